@@ -1,0 +1,40 @@
+"""`python -m app`: the HTTP front end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import uvicorn
+
+from app.main import create_app
+from camserve.lifeline import watch
+from camserve.logs import configure_logs
+from camserve.settings import Settings
+
+
+def main() -> int:
+    try:
+        settings = Settings.from_environment()
+        app = create_app(settings)
+    except ValueError as error:
+        print(f"camserve: {error}", file=sys.stderr)  # noqa: T201 - before logging is set up
+        return 2
+    configure_logs(settings.log_level)
+    # uvicorn drains on SIGTERM; a parent that died cannot send it any more
+    watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        timeout_graceful_shutdown=round(settings.drain_s),
+        server_header=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

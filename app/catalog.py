@@ -1,0 +1,150 @@
+"""What the front end knows of models: the cards and heartbeats that workers publish to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import lru_cache
+
+from camserve.broker import JobQueue, Priority, Registry, State, new_job_id
+from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job
+from camserve.errors import (
+    CamserveError,
+    ErrorCode,
+    Failure,
+    ModelLoading,
+    ModelNotFound,
+    ModelUnavailable,
+    NoWorker,
+)
+from camserve.settings import Settings
+
+__all__ = ["Catalog"]
+
+WORKERS_FRESH_S = 0.5  # how old the list of live workers may be
+LOADING_RETRY_AFTER_S = 5
+
+
+@lru_cache(maxsize=256)
+def _parsed(card: bytes) -> ResolvedCard:
+    # a card with hundreds of layers takes milliseconds to parse, and rarely changes
+    return ResolvedCard.model_validate_json(card)
+
+
+class Catalog:
+    """Models by name. Loads a model on first use by asking a worker through the queue."""
+
+    def __init__(self, registry: Registry, queue: JobQueue, settings: Settings) -> None:
+        self._registry = registry
+        self._queue = queue
+        self._settings = settings
+        self._workers: tuple[WorkerStatus, ...] = ()
+        self._workers_read_s = float("-inf")
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._failed_s: dict[str, float] = {}
+
+    async def cards(self) -> list[ResolvedCard]:
+        """All cards, by name. Raises QueueUnavailable."""
+        cards = await self._registry.cards()
+        return [_parsed(cards[name]) for name in sorted(cards)]
+
+    async def card(self, name: str) -> ResolvedCard:
+        """One card, in whatever state. Raises ModelNotFound, NoWorker, QueueUnavailable."""
+        card = await self._registry.card(name)
+        if card is None:
+            known = await self._registry.cards()
+            if not known and not await self.workers():
+                raise NoWorker(None)  # nobody has told us yet which models there are
+            raise ModelNotFound(name, known)
+        return _parsed(card)
+
+    async def workers(self, *, fresh: bool = False) -> tuple[WorkerStatus, ...]:
+        """Live workers, by a look at most half a second old, or now. Raises QueueUnavailable."""
+        now_s = time.monotonic()
+        if fresh or now_s - self._workers_read_s > WORKERS_FRESH_S:
+            statuses = (await self._registry.workers()).values()
+            self._workers = tuple(WorkerStatus.model_validate_json(status) for status in statuses)
+            self._workers_read_s = now_s
+        return self._workers
+
+    async def ready_card(self, name: str) -> ResolvedCard:
+        """The card of a model that a live worker can explain; loads it on first use.
+
+        Raises ModelNotFound, NoWorker, ModelLoading, ModelUnavailable (and what else a load may
+        fail with), QueueUnavailable.
+        """
+        card = await self.card(name)
+        if not any(name in worker.models for worker in await self.workers()):
+            if card.problem is not None:
+                raise _with_retry(card.problem, self._settings.retry_load_s)
+            raise NoWorker(name)
+        if card.state == "ready":
+            return card
+        if card.problem is not None and not self._may_retry(name, card.problem):
+            raise _with_retry(card.problem, self._settings.retry_load_s)
+        await self._load(card)
+        card = await self.card(name)
+        if card.state != "ready":
+            problem = card.problem or FailureMessage.of(
+                ModelUnavailable(f"model {name!r} could not be loaded")
+            )
+            raise _with_retry(problem, self._settings.retry_load_s)
+        return card
+
+    def _may_retry(self, name: str, problem: FailureMessage) -> bool:
+        """A hub may come back; a wrong card stays wrong until its folder changes."""
+        if problem.code is not ErrorCode.MODEL_UNAVAILABLE:
+            return False
+        failed_s = self._failed_s.get(name)
+        return failed_s is None or time.monotonic() - failed_s > self._settings.retry_load_s
+
+    async def _load(self, card: ResolvedCard) -> None:
+        """Have a worker load the model; all requests of this process share one load job."""
+        task = self._loads.get(card.name)
+        if task is None:
+            task = asyncio.create_task(self._run_load(card))
+            self._loads[card.name] = task
+            task.add_done_callback(lambda _: self._loads.pop(card.name, None))
+        try:
+            async with asyncio.timeout(self._settings.sync_wait_s):
+                await asyncio.shield(task)
+        except TimeoutError as error:
+            raise ModelLoading(
+                f"model {card.name!r} is being loaded for the first time; try again in "
+                f"{LOADING_RETRY_AFTER_S} s",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+            ) from error
+
+    async def _run_load(self, card: ResolvedCard) -> None:
+        job = Job(kind="load", model=card.name, model_version=card.version)
+        job_id = new_job_id(card.name)
+        limit_s = self._settings.load_time_limit_s
+        await self._queue.enqueue(
+            job_id=job_id,
+            priority=Priority.INTERACTIVE,
+            time_to_deadline_ms=round(limit_s * 1000),
+            payload=b"",
+            document=job.model_dump_json().encode(),
+        )
+        record = await self._queue.wait(job_id, limit_s)
+        if record is None or record.state is not State.SUCCEEDED:
+            self._failed_s[card.name] = time.monotonic()
+            if record is not None and record.failure:
+                raise _with_retry(
+                    FailureMessage.model_validate_json(record.failure), self._settings.retry_load_s
+                )
+        else:
+            self._failed_s.pop(card.name, None)
+
+
+def _with_retry(problem: FailureMessage, retry_after_s: float) -> CamserveError:
+    """The problem of a load, with the time after which it is tried again if that can help."""
+    if problem.code is not ErrorCode.MODEL_UNAVAILABLE:
+        return problem.to_error()
+    return Failure(
+        problem.code,
+        problem.detail,
+        **{**problem.extensions, "retry_after_s": round(retry_after_s)},
+    )

@@ -1,0 +1,153 @@
+"""What OpenAPI cannot learn from the code: body forms, flat fields, problems, binary answers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from app.flat_fields import FLAT_FIELDS
+from app.negotiation import JSON
+from app.problems import MEDIA_TYPE, STATUS, TITLE
+from app.uploads import RAW_TYPES
+from camserve.contracts.options import OutputOptions
+from camserve.contracts.requests import ExplanationRequest
+
+__all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "PROBLEMS", "binary", "document"]
+
+DESCRIPTION = """\
+Which parts of this input made the network say that?
+
+Name a model, give a picture and a class: get the Grad-CAM map as an array or as an overlay.
+
+    curl -F model=shapes -F input=@star.png -H 'Accept: image/png' \\
+         http://127.0.0.1:8000/v1/explanations -o overlay.png
+
+Class indices start at 0. Every error is an RFC 9457 problem with a `code` and a remedy.
+"""
+
+_SCHEMAS = "#/components/schemas/{model}"
+_BINARY = {"type": "string", "format": "binary"}
+
+_EXTRA_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "class_index": (
+        "Class to explain, counted from 0; repeat it, or separate by commas, for several.",
+        {"type": "string", "examples": ["3", "3,5"]},
+    ),
+    "class_label": ("Class to explain by its label; may be repeated.", {"type": "string"}),
+    "top": ("Explain the k best classes of each input.", {"type": "integer", "minimum": 1}),
+    "reduction": ("Name of a reduction to explain instead of a class.", {"type": "string"}),
+    "params": ("Parameters of the reduction, as a JSON object.", {"type": "string"}),
+}
+
+
+def _components(*models: type[BaseModel]) -> dict[str, Any]:
+    """JSON schemas of `models` and all that they refer to, as OpenAPI components."""
+    schemas: dict[str, Any] = {}
+    for model in models:
+        schema = model.model_json_schema(ref_template=_SCHEMAS)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    return schemas
+
+
+def _flat_schema(name: str) -> tuple[str, dict[str, Any]]:
+    """Description and schema of a flat field: that of the nested field it stands for."""
+    if name in _EXTRA_FIELDS:
+        return _EXTRA_FIELDS[name]
+    for model in (ExplanationRequest, OutputOptions):
+        properties = model.model_json_schema(ref_template=_SCHEMAS)["properties"]
+        if name in properties:
+            schema = copy.deepcopy(properties[name])
+            return schema.pop("description", ""), schema
+    raise KeyError(name)
+
+
+_FLAT = {name: _flat_schema(name) for name in FLAT_FIELDS}
+
+FLAT_QUERY = [
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": f"With a raw file as body. {description}",
+        "schema": schema,
+    }
+    for name, (description, schema) in _FLAT.items()
+]
+
+CREATE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        JSON: {"schema": {"$ref": _SCHEMAS.format(model=ExplanationRequest.__name__)}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "input": {
+                        "type": "array",
+                        "items": _BINARY,
+                        "description": "Picture or .npy files.",
+                    },
+                    "request": {
+                        "type": "string",
+                        "description": "The JSON request, for what flat fields cannot say.",
+                    },
+                    **{
+                        name: schema | {"description": description}
+                        for name, (description, schema) in _FLAT.items()
+                    },
+                },
+            }
+        },
+        **{media_type: {"schema": _BINARY} for media_type in RAW_TYPES},
+    },
+}
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "; ".join(TITLE[code] for code in TITLE if STATUS[code] == status),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}},
+    }
+    for status in sorted(set(STATUS.values()))
+}
+
+_PROBLEM = {
+    "title": "Problem",
+    "description": "RFC 9457 problem details; further members depend on the code.",
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail"],
+    "additionalProperties": True,
+    "properties": {
+        "type": {"type": "string", "description": "`/problems/<code>`, a page that explains it."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "enum": sorted(TITLE)},
+        "detail": {"type": "string", "description": "What is wrong and what to do about it."},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string"},
+    },
+}
+
+
+def binary(*media_types: str) -> dict[str, Any]:
+    """The `content` of an answer that is a file."""
+    return {media_type: {"schema": _BINARY} for media_type in media_types}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: what FastAPI derives, with the parts that only we know."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        components |= _components(ExplanationRequest) | {"Problem": _PROBLEM}
+        for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
+            components.pop(unused, None)
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,105 @@
+"""Flat fields of a form or a query string, as the nested request they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from camserve.contracts.options import OutputOptions
+from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.targets import TARGET_KEYS
+from camserve.errors import InvalidRequest, near_names
+
+__all__ = ["FLAT_FIELDS", "request_from_fields"]
+
+_NUMBERS = {"deadline_ms": int, "alpha": float, "threshold": float}
+_REPEATABLE = ("class_index", "class_label", "reduction")
+_TOP_LEVEL = tuple(set(ExplanationRequest.model_fields) - {"inputs", "targets", "output"})
+_OUTPUT = tuple(OutputOptions.model_fields)
+_PARAMS = "params"
+FLAT_FIELDS = (*sorted(_TOP_LEVEL), *TARGET_KEYS, _PARAMS, *_OUTPUT)
+
+
+def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """`model=m&class_index=3&colormap=jet` as `{"model": "m", "targets": [...], "output": {...}}`.
+
+    class_index and class_label may be repeated, and indices separated by commas; `params` is the
+    JSON object of a reduction's parameters. Raises InvalidRequest for an unknown or repeated field.
+    """
+    given: dict[str, list[str]] = {}
+    for name, value in fields:
+        if name not in FLAT_FIELDS:
+            near = near_names(name, FLAT_FIELDS)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InvalidRequest(f"unknown field {name!r}{hint}", field=name, near=near)
+        given.setdefault(name, []).append(value)
+    for name, values in given.items():
+        if len(values) > 1 and name not in _REPEATABLE:
+            raise InvalidRequest(f"{name} is given {len(values)} times", field=name)
+    document: dict[str, Any] = {}
+    output: dict[str, Any] = {}
+    for name, values in given.items():
+        if name in _OUTPUT:
+            output[name] = _number(name, values[0])
+        elif name in _TOP_LEVEL:
+            document[name] = _number(name, values[0])
+    if output:
+        document["output"] = output
+    targets = _targets(given)
+    if targets:
+        document["targets"] = targets
+    return document
+
+
+def _targets(given: dict[str, list[str]]) -> list[dict[str, Any]]:
+    kinds = [name for name in TARGET_KEYS if name in given]
+    if len(kinds) > 1:
+        raise InvalidRequest(
+            f"{' and '.join(kinds)} are both given: a target has exactly one of "
+            f"{', '.join(TARGET_KEYS)}",
+            field=kinds[1],
+        )
+    if _PARAMS in given and kinds != ["reduction"]:
+        raise InvalidRequest("params go with a reduction", field=_PARAMS)
+    match kinds:
+        case ["class_index"]:
+            parts = [part for value in given["class_index"] for part in value.split(",")]
+            return [{"class_index": _integer("class_index", part)} for part in parts]
+        case ["class_label"]:
+            return [{"class_label": label} for label in given["class_label"]]
+        case ["top"]:
+            return [{"top": _integer("top", given["top"][0])}]
+        case ["reduction"]:
+            params = _json_object(given[_PARAMS][0]) if _PARAMS in given else {}
+            return [{"reduction": name, "params": params} for name in given["reduction"]]
+        case _:
+            return []
+
+
+def _number(name: str, value: str) -> Any:
+    kind = _NUMBERS.get(name)
+    if kind is None:
+        return value
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: {value!r} is not a number", field=name) from error
+
+
+def _integer(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: {text!r} is not an integer", field=name) from error
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"params is not JSON: {error}", field=_PARAMS) from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("params must be a JSON object", field=_PARAMS)
+    return value

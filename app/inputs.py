@@ -1,0 +1,123 @@
+"""From an upload to the model's input: decode, check, resize, normalise. Runs in a thread."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.pictures import decode_picture, display_copy
+from app.uploads import Upload
+from camserve.contracts.cards import InputSpec
+from camserve.contracts.jobs import JobInput
+from camserve.errors import InvalidInput
+from camserve.maps.encode import encode_png
+from camserve.maps.geometry import plan
+from camserve.settings import Settings
+
+__all__ = ["PreparedInput", "prepare"]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class PreparedInput:
+    """tensor: (C, H, W) float32, ready for the model. picture: what overlays are drawn on."""
+
+    tensor: NDArray[np.float32]
+    meta: JobInput
+    picture: bytes
+
+
+def prepare(upload: Upload, spec: InputSpec, settings: Settings) -> PreparedInput:
+    """Make an upload ready for a model with input `spec`.
+
+    Raises UnreadableImage, CorruptImage, TooLarge or InvalidInput.
+    """
+    if upload.is_tensor:
+        return _prepare_tensor(upload, spec)
+    if isinstance(upload.data, list):
+        raise InvalidInput("nested lists are a tensor")
+    image, orientation = decode_picture(upload.data, settings.max_megapixels)
+    geometry = plan(
+        (image.height, image.width),
+        orientation,
+        mode=spec.resize,
+        resize=spec.resize_to,
+        crop=(spec.height, spec.width) if spec.resize != "letterbox" else None,
+        input_size=(spec.height, spec.width),
+    )
+    colors = image.convert("L" if spec.colors == "L" else "RGB")
+    model_input = geometry.apply(colors, _FILTERS[spec.filter])
+    return PreparedInput(
+        tensor=_normalised(model_input, spec),
+        meta=JobInput(name=upload.name, shape=spec.shape, geometry=geometry.to_json()),
+        picture=display_copy(upload.data, image, settings.picture_px),
+    )
+
+
+def _normalised(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
+    levels = np.asarray(image, dtype=np.float32)
+    channels = levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
+    if spec.colors == "BGR":
+        channels = channels[::-1]
+    mean, std = _column(spec.mean), _column(spec.std)
+    return np.ascontiguousarray((channels * np.float32(spec.scale) - mean) / std)
+
+
+def _column(values: tuple[float, ...]) -> NDArray[np.float32]:
+    return np.asarray(values, dtype=np.float32)[:, None, None]
+
+
+def _prepare_tensor(upload: Upload, spec: InputSpec) -> PreparedInput:
+    tensor = _as_tensor(upload.data)
+    if tensor.ndim == len(spec.shape) + 1 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.shape != spec.shape:
+        raise InvalidInput(
+            f"the tensor's shape is {list(tensor.shape)}; the model takes {list(spec.shape)} "
+            "(channels, height, width)",
+            shape=list(tensor.shape),
+            expected=list(spec.shape),
+        )
+    if not np.isfinite(tensor).all():
+        raise InvalidInput("the tensor holds NaN or infinite values")
+    size = (spec.height, spec.width)
+    geometry = plan(size, mode="none", input_size=size)
+    meta = JobInput(name=upload.name, shape=spec.shape, geometry=geometry.to_json())
+    return PreparedInput(np.ascontiguousarray(tensor), meta, encode_png(_as_picture(tensor, spec)))
+
+
+def _as_tensor(data: bytes | list[Any]) -> NDArray[np.float32]:
+    try:
+        if isinstance(data, list):
+            array = np.array(data)
+        else:
+            array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError) as error:
+        raise InvalidInput(f"the tensor cannot be read: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise InvalidInput(f"the tensor must hold numbers, in equally long rows, not {array.dtype}")
+    with np.errstate(over="ignore"):  # what overflows float32 is refused as not finite
+        return array.astype(np.float32)
+
+
+def _as_picture(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
+    """A normalised tensor made visible again, for its overlay."""
+    levels = (tensor * _column(spec.std) + _column(spec.mean)) / np.float32(spec.scale)
+    levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    if spec.colors == "BGR":
+        levels = levels[::-1]
+    image = Image.fromarray(levels[0] if spec.channels == 1 else levels.transpose(1, 2, 0))
+    return image.convert("RGB")

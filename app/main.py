@@ -1,0 +1,93 @@
+"""The front end, put together: `uvicorn --factory app.main:create_app`, or `python -m app`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from PIL import Image
+
+from app import problems
+from app.catalog import Catalog
+from app.documentation import DESCRIPTION, document
+from app.request_ids import RequestIds
+from app.routers import explanations, health, models, results
+from app.routers import problems as problem_pages
+from app.state import AppState
+from camserve import __version__
+from camserve.broker import JobQueue, Registry, connect
+from camserve.errors import QueueUnavailable
+from camserve.queueing import queue_options
+from camserve.settings import Settings
+
+__all__ = ["create_app"]
+
+logger = logging.getLogger(__name__)
+
+REAP_S = 1.0
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application. Without `settings`, those of the environment.
+
+    Raises ValueError if CAMSERVE_REDIS_URL is missing or a setting means nothing.
+    """
+    settings = settings or Settings.from_environment()
+    if settings.redis_url is None:
+        raise ValueError(
+            "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "
+            "with a private one by `python -m camserve serve`"
+        )
+    # our own limit, a setting, is checked before a pixel is decoded
+    Image.MAX_IMAGE_PIXELS = None
+    app = FastAPI(
+        title="camserve",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url),
+    )
+    problems.install(app)
+    app.add_middleware(RequestIds)
+    for module in (explanations, results, models, health, problem_pages):
+        app.include_router(module.router)
+    app.add_api_route("/", _to_docs, include_in_schema=False)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    return app
+
+
+async def _to_docs() -> RedirectResponse:
+    return RedirectResponse("/docs")
+
+
+@asynccontextmanager
+async def _lifespan(
+    _: FastAPI, *, settings: Settings, redis_url: str
+) -> AsyncIterator[dict[str, AppState]]:
+    """Connect, subscribe, reap; all of it survives a Redis that is away."""
+    redis = connect(redis_url)
+    options = queue_options(settings)
+    async with JobQueue(redis, options) as queue:
+        catalog = Catalog(Registry(redis, options), queue, settings)
+        reaper = asyncio.create_task(_reap(queue))
+        try:
+            yield {"parts": AppState(settings, queue, catalog)}
+        finally:
+            reaper.cancel()
+            await asyncio.gather(reaper, return_exceptions=True)
+    await redis.aclose()
+
+
+async def _reap(queue: JobQueue) -> None:
+    while True:
+        try:
+            await queue.reap()
+        except QueueUnavailable:
+            pass  # requests say so; this goes on
+        except Exception:
+            logger.exception("the reaper failed and goes on")
+        await asyncio.sleep(REAP_S)

@@ -1,0 +1,96 @@
+"""Which form of answer (`Accept`, `?as=`) and how long to wait for it (`Prefer`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from camserve.errors import InvalidRequest, NotAcceptable
+
+__all__ = ["JSON", "NPY", "PICTURES", "PNG", "Preference", "choose_form", "parse_prefer"]
+
+JSON = "application/json"
+NPY = "application/x-npy"
+PNG = "image/png"
+JPEG = "image/jpeg"
+WEBP = "image/webp"
+PICTURES = (PNG, JPEG, WEBP)
+SHORT_NAMES = {"json": JSON, "npy": NPY, "png": PNG, "jpeg": JPEG, "webp": WEBP}
+
+
+def choose_form(accept: str | None, as_form: str | None, possible: Sequence[str]) -> str:
+    """The best of `possible` (media types, the default first). Raises NotAcceptable.
+
+    `as_form` (json, npy, png, jpeg, webp) is for people with only a URL, and wins.
+    """
+    if as_form is not None:
+        form = SHORT_NAMES.get(as_form, "")
+        if form not in possible:
+            names = [name for name, media in SHORT_NAMES.items() if media in possible]
+            raise NotAcceptable(as_form, names)
+        return form
+    best, best_quality = None, 0.0
+    ranges = [_parse_range(part) for part in (accept or "*/*").split(",") if part.strip()]
+    for form in possible:
+        # the most specific range that fits a form decides its quality (RFC 9110, 12.5.1)
+        fitting = [(specific, q) for media, specific, q in ranges if _fits(form, media)]
+        quality = max(fitting)[1] if fitting else 0.0
+        if quality > best_quality:
+            best, best_quality = form, quality
+    if best is None:
+        raise NotAcceptable(accept or "", possible)
+    return best
+
+
+def _parse_range(text: str) -> tuple[str, int, float]:
+    """(media range, how specific it is, quality)."""
+    media, *parameters = [part.strip().lower() for part in text.split(";")]
+    quality = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name == "q":
+            try:
+                quality = min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                quality = 0.0
+    specific = 0 if media == "*/*" else 1 if media.endswith("/*") else 2
+    return media, specific, quality
+
+
+def _fits(form: str, media: str) -> bool:
+    if media.endswith("/*"):
+        return media == "*/*" or form.startswith(media[:-1])
+    return form == media
+
+
+@dataclass(frozen=True)
+class Preference:
+    """`Prefer` of RFC 7240: what the client asks of the waiting."""
+
+    respond_async: bool = False
+    wait_s: float | None = None
+
+    @property
+    def applied(self) -> str | None:
+        """For the header `Preference-Applied`."""
+        if self.respond_async:
+            return "respond-async"
+        return None if self.wait_s is None else f"wait={self.wait_s:g}"
+
+
+def parse_prefer(headers: Sequence[str]) -> Preference:
+    """All `Prefer` headers as one list; unknown preferences are ignored, as the RFC demands."""
+    respond_async, wait_s = False, None
+    for part in ",".join(headers).split(","):
+        name, _, value = part.partition(";")[0].strip().partition("=")
+        match name.strip().lower():
+            case "respond-async":
+                respond_async = True
+            case "wait":
+                if not re.fullmatch(r"\d{1,6}", value.strip().strip('"')):
+                    raise InvalidRequest(
+                        "Prefer: wait takes whole seconds, as in wait=10", field="Prefer"
+                    )
+                wait_s = float(value.strip().strip('"'))
+    return Preference(respond_async, wait_s)

@@ -1,0 +1,181 @@
+"""RFC 9457 problem details: the only place that knows which error is which HTTP status."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from camserve.contracts.targets import TARGET_KEYS
+from camserve.errors import CamserveError, ErrorCode, Failure, InvalidRequest, near_names
+
+__all__ = ["MEDIA_TYPE", "STATUS", "TITLE", "install", "invalid_request", "problem_response"]
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[ErrorCode, int] = {
+    ErrorCode.MALFORMED_REQUEST: 400,
+    ErrorCode.EMPTY_BODY: 400,
+    ErrorCode.INVALID_REQUEST: 422,
+    ErrorCode.INVALID_INPUT: 422,
+    ErrorCode.CLASS_INDEX_OUT_OF_RANGE: 422,
+    ErrorCode.UNKNOWN_LABEL: 422,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ErrorCode.UNREADABLE_IMAGE: 415,
+    ErrorCode.CORRUPT_IMAGE: 422,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.NOT_ACCEPTABLE: 406,
+    ErrorCode.IDEMPOTENCY_CONFLICT: 409,
+    ErrorCode.NOT_READY: 409,
+    ErrorCode.CANCELED: 409,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.MODEL_NOT_FOUND: 404,
+    ErrorCode.EXPLANATION_NOT_FOUND: 404,
+    ErrorCode.LAYER_NOT_FOUND: 404,
+    ErrorCode.INVALID_CARD: 503,
+    ErrorCode.UNSUPPORTED_MODEL: 503,
+    ErrorCode.MODEL_UNAVAILABLE: 503,
+    ErrorCode.MODEL_LOADING: 503,
+    ErrorCode.NOT_EXPLAINABLE: 422,
+    ErrorCode.SHAPE_MISMATCH: 422,
+    ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.QUEUE_UNAVAILABLE: 503,
+    ErrorCode.NO_WORKER: 503,
+    ErrorCode.DEADLINE_EXCEEDED: 504,
+    ErrorCode.DEAD_LETTERED: 500,
+    ErrorCode.INTERNAL: 500,
+}
+
+TITLE: dict[ErrorCode, str] = {
+    ErrorCode.MALFORMED_REQUEST: "The body cannot be parsed",
+    ErrorCode.EMPTY_BODY: "The body is empty",
+    ErrorCode.INVALID_REQUEST: "The request has no meaning",
+    ErrorCode.INVALID_INPUT: "The model cannot take this input",
+    ErrorCode.CLASS_INDEX_OUT_OF_RANGE: "The class index is out of range",
+    ErrorCode.UNKNOWN_LABEL: "The model has no such class label",
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "The content type is not one that camserve reads",
+    ErrorCode.UNREADABLE_IMAGE: "Not a picture that camserve reads",
+    ErrorCode.CORRUPT_IMAGE: "The picture is truncated or damaged",
+    ErrorCode.TOO_LARGE: "Larger than the service accepts",
+    ErrorCode.NOT_ACCEPTABLE: "The answer cannot be given in that form",
+    ErrorCode.IDEMPOTENCY_CONFLICT: "The idempotency key belongs to another request",
+    ErrorCode.NOT_READY: "The explanation has no result",
+    ErrorCode.CANCELED: "The explanation was canceled",
+    ErrorCode.NOT_FOUND: "Nothing is at this address",
+    ErrorCode.METHOD_NOT_ALLOWED: "This address does not know that method",
+    ErrorCode.MODEL_NOT_FOUND: "There is no such model",
+    ErrorCode.EXPLANATION_NOT_FOUND: "There is no such explanation",
+    ErrorCode.LAYER_NOT_FOUND: "The model has no such layer",
+    ErrorCode.INVALID_CARD: "The model's card is wrong",
+    ErrorCode.UNSUPPORTED_MODEL: "The model's file is of a kind that camserve does not load",
+    ErrorCode.MODEL_UNAVAILABLE: "The model cannot be loaded",
+    ErrorCode.MODEL_LOADING: "The model is being loaded",
+    ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
+    ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
+    ErrorCode.QUEUE_FULL: "Too many explanations are waiting",
+    ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
+    ErrorCode.NO_WORKER: "No worker serves the model",
+    ErrorCode.DEADLINE_EXCEEDED: "The deadline passed",
+    ErrorCode.DEAD_LETTERED: "The explanation was given up",
+    ErrorCode.INTERNAL: "Something broke inside camserve",
+}
+
+
+def problem_response(error: CamserveError, request: Request | None = None) -> Response:
+    """The error as `application/problem+json`, with `Retry-After` where it says when."""
+    code = error.error_code
+    document: dict[str, Any] = {
+        "type": f"/problems/{code}",
+        "title": TITLE[code],
+        "status": STATUS[code],
+        "code": code,
+        "detail": str(error),
+    }
+    if request is not None:
+        document["instance"] = request.url.path
+        if request_id := getattr(request.state, "request_id", None):
+            document["request_id"] = request_id
+    extensions = {name: v for name, v in error.extensions.items() if name not in document}
+    headers = {}
+    if "retry_after_s" in extensions:
+        headers["Retry-After"] = str(extensions["retry_after_s"])
+    return Response(
+        orjson.dumps(document | extensions), STATUS[code], headers, media_type=MEDIA_TYPE
+    )
+
+
+def invalid_request(error: ValidationError | RequestValidationError) -> InvalidRequest:
+    """Pydantic's findings in one sentence, with every field that is wrong."""
+    findings = [_finding(found) for found in error.errors()[:10]]
+    first = findings[0]
+    where = f"{first['field']}: " if first["field"] else ""
+    return InvalidRequest(f"{where}{first['detail']}", field=first["field"], errors=findings)
+
+
+_TAGS = frozenset({"image", "tensor", *TARGET_KEYS})
+
+
+def _finding(found: Any) -> dict[str, str]:
+    location = [str(part) for part in found["loc"]]
+    if location and location[0] in {"body", "query", "path"}:
+        location = location[1:]
+    if len(location) > 3 and location[1].isdigit() and location[2] in _TAGS:
+        del location[2]  # pydantic names a union's tag too: targets.0.top.top is targets.0.top
+    message = str(found["msg"]).removeprefix("Value error, ")
+    if found["type"] == "extra_forbidden":
+        message = f"unknown field {location[-1]!r}"
+    return {"field": ".".join(location), "detail": message}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of every route with a problem; no traceback leaves the house."""
+
+    @app.exception_handler(CamserveError)
+    async def known(request: Request, error: CamserveError) -> Response:
+        return problem_response(error, request)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(invalid_request(error), request)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        code = _BY_STATUS.get(error.status_code, ErrorCode.INTERNAL)
+        detail = str(error.detail)
+        if code is ErrorCode.NOT_FOUND:
+            paths = [str(getattr(route, "path", "")) for route in app.routes]
+            near = near_names(request.url.path, [path for path in paths if path])
+            detail = f"nothing is at {request.url.path}; see /docs"
+            response = problem_response(Failure(code, detail, near=near), request)
+        else:
+            if code is ErrorCode.METHOD_NOT_ALLOWED:
+                detail = f"{request.url.path} does not know {request.method}"
+            response = problem_response(Failure(code, detail), request)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        error_id = secrets.token_hex(6)
+        logger.error("error %s at %s", error_id, request.url.path, exc_info=error)
+        failure = Failure(
+            ErrorCode.INTERNAL, f"look for {error_id} in the log of the API", error_id=error_id
+        )
+        return problem_response(failure, request)
+
+
+_BY_STATUS: dict[int, ErrorCode] = {
+    HTTPStatus.BAD_REQUEST: ErrorCode.MALFORMED_REQUEST,
+    HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED: ErrorCode.METHOD_NOT_ALLOWED,
+}

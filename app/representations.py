@@ -1,0 +1,125 @@
+"""The JSON of an explanation, from its record and, once it has succeeded, its results."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+
+import numpy as np
+
+from app.presentation import finish_map
+from app.results import Finished, failure_of
+from camserve.broker import JobRecord
+from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.explanations import (
+    Explanation,
+    Link,
+    MapSummary,
+    ResultSummary,
+    TargetSummary,
+    Timings,
+)
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job
+from camserve.contracts.options import MapOptions
+from camserve.contracts.targets import ReductionTarget
+from camserve.maps.encode import npy_bytes
+
+__all__ = ["explanation", "explanation_href", "map_href", "overlay_href"]
+
+
+def explanation_href(job_id: str) -> str:
+    return f"/v1/explanations/{job_id}"
+
+
+def map_href(job_id: str, number: int) -> str:
+    return f"{explanation_href(job_id)}/results/{number}/map"
+
+
+def overlay_href(job_id: str, number: int) -> str:
+    return f"{explanation_href(job_id)}/results/{number}/overlay"
+
+
+def explanation(
+    record: JobRecord,
+    finished: Finished | None,
+    card: ResolvedCard | None,
+    max_megapixels: float,
+) -> Explanation:
+    """An explanation in whatever state; `finished` and `card` (for labels) where there are any."""
+    job = Job.model_validate_json(record.document)
+    failure = failure_of(record)
+    results = range(len(finished.maps)) if finished else ()
+    return Explanation(
+        id=record.id,
+        state=record.state,
+        model=record.model,
+        model_version=job.model_version,
+        created_at=_time(record.created_ms),
+        started_at=_time(record.started_ms) if record.started_ms else None,
+        completed_at=_time(record.completed_ms) if record.completed_ms else None,
+        deadline_at=_time(record.deadline_ms),
+        attempts=record.attempts,
+        results=tuple(_result(finished, n, card, max_megapixels) for n in results if finished),
+        timings_ms=_timings(record, finished),
+        error=FailureMessage.of(failure) if failure else None,
+        href=explanation_href(record.id),
+    )
+
+
+def _result(
+    finished: Finished, number: int, card: ResolvedCard | None, max_megapixels: float
+) -> ResultSummary:
+    job, row = finished.job, finished.result.rows[number]
+    target = job.targets[row.target]
+    signed = finished.maps[number]
+    finite = signed[np.isfinite(signed)]
+    job_id = finished.record.id
+    return ResultSummary(
+        input=row.input,
+        input_name=job.inputs[row.input].name,
+        target=TargetSummary(
+            class_index=row.class_index,
+            class_label=card.label(row.class_index) if card else None,
+            reduction=target.reduction if isinstance(target, ReductionTarget) else None,
+            score=row.score,
+        ),
+        feature_layer=finished.result.feature_layer,
+        reduction_layer=finished.result.reduction_layer,
+        method=job.method,
+        convention=job.convention,
+        map=MapSummary(
+            shape=signed.shape,
+            min=float(finite.min()) if finite.size else None,
+            max=float(finite.max()) if finite.size else None,
+            href=map_href(job_id, number),
+            **_inline(finished, number, max_megapixels),
+        ),
+        overlay=Link(href=overlay_href(job_id, number)),
+        diagnostics=row.diagnostics,
+    )
+
+
+def _inline(finished: Finished, number: int, max_megapixels: float) -> dict[str, object]:
+    """The finished map inside the answer, for those who asked for it."""
+    output = finished.job.output
+    if output.map == "link":
+        return {}
+    options = MapOptions(size=output.size)
+    values = finish_map(finished, number, options, max_megapixels).values
+    if output.map == "list":
+        return {"data": values.tolist()}
+    return {"npy_base64": base64.b64encode(npy_bytes(values)).decode()}
+
+
+def _timings(record: JobRecord, finished: Finished | None) -> Timings:
+    started, completed = record.started_ms, record.completed_ms
+    return Timings(
+        queue=started - record.created_ms if started else None,
+        compute=finished.result.compute_ms if finished else None,
+        total=completed - record.created_ms if completed else None,
+    )
+
+
+def _time(epoch_ms: int) -> datetime:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC)

@@ -1,0 +1,102 @@
+"""A finished job as the front end holds it: the job, its rows, and the signed maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from app.state import AppState
+from camserve.broker import JobRecord, State
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job, JobResult, map_name
+from camserve.contracts.wire import metadata_of
+from camserve.errors import (
+    CamserveError,
+    Canceled,
+    DeadLettered,
+    DeadlineExceeded,
+    ErrorCode,
+    ExplanationNotFound,
+    Failure,
+    NotReady,
+)
+
+__all__ = ["Finished", "failure_of", "fetch", "fetch_finished", "finished"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A succeeded job. `maps[r]` is the signed map (*S) float32 of `result.rows[r]`."""
+
+    record: JobRecord
+    job: Job
+    result: JobResult
+    maps: tuple[NDArray[np.float32], ...]
+
+    def check_row(self, number: int) -> int:
+        """Raises ExplanationNotFound unless there is a result of that number."""
+        if number >= len(self.maps):
+            raise ExplanationNotFound(f"{self.record.id}/results/{number}")
+        return number
+
+
+async def fetch(state: AppState, job_id: str) -> JobRecord:
+    """The record of an explanation. Raises ExplanationNotFound, QueueUnavailable."""
+    record = await state.queue.get(job_id)
+    if record is None or _job(record).kind != "explain":
+        raise ExplanationNotFound(job_id)
+    return record
+
+
+async def finished(state: AppState, record: JobRecord) -> Finished:
+    """The results of a succeeded explanation. Raises ExplanationNotFound if they have expired."""
+    result = await state.queue.result(record.id)
+    if result is None:
+        raise ExplanationNotFound(record.id)
+    meta = JobResult.model_validate_json(metadata_of(result))
+    tensors = load(result)
+    maps = tuple(tensors[map_name(number)] for number in range(len(meta.rows)))
+    return Finished(record, _job(record), meta, maps)
+
+
+async def fetch_finished(state: AppState, job_id: str) -> Finished:
+    """Like `finished`; raises NotReady, or what the explanation failed with, if there are none."""
+    record = await fetch(state, job_id)
+    failure = failure_of(record)
+    if failure is not None:
+        raise failure
+    if not record.is_terminal:
+        raise NotReady(
+            f"explanation {job_id} is {record.state}: ask again when it has succeeded",
+            state=str(record.state),
+            retry_after_s=1,
+        )
+    return await finished(state, record)
+
+
+def failure_of(record: JobRecord) -> CamserveError | None:
+    """Why a closed job has no result; None if it has one, or is still open."""
+    match record.state:
+        case State.CANCELED:
+            return Canceled()
+        case State.EXPIRED:
+            return DeadlineExceeded()
+        case State.DEAD:
+            return DeadLettered(
+                f"given up after {record.attempts} attempts that took the worker down: the input "
+                "or the model crashes it",
+                attempts=record.attempts,
+            )
+        case State.FAILED if record.failure:
+            return FailureMessage.model_validate_json(record.failure).to_error()
+        case State.FAILED:
+            return Failure(ErrorCode.INTERNAL, "the worker gave no reason")
+        case _:
+            return None
+
+
+def _job(record: JobRecord) -> Job:
+    return Job.model_validate_json(record.document)

@@ -1,0 +1,121 @@
+"""Create, read and cancel explanations."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from app.answers import answer, as_explanation, json_response
+from app.documentation import CREATE_BODY, FLAT_QUERY, PROBLEMS
+from app.negotiation import JSON, NPY, PICTURES, Preference, choose_form, parse_prefer
+from app.representations import explanation_href
+from app.results import failure_of, fetch
+from app.state import AppState, State
+from app.submission import Submission, submit, wait
+from app.uploads import read_request
+from camserve.broker import JobRecord
+from camserve.contracts.explanations import Explanation
+from camserve.errors import ExplanationNotFound
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
+
+FORMS = (JSON, NPY, *PICTURES)
+_PICTURE_CONTENT: dict[str, Any] = {
+    form: {"schema": {"type": "string", "format": "binary"}} for form in (NPY, *PICTURES)
+}
+
+
+@router.post(
+    "",
+    summary="Explain",
+    response_model=Explanation,
+    responses={
+        200: {"content": _PICTURE_CONTENT, "description": "Done, in the form that was asked for."},
+        202: {"model": Explanation, "description": "Accepted; `Location` says where to look."},
+        **PROBLEMS,
+    },
+    openapi_extra={"requestBody": CREATE_BODY, "parameters": FLAT_QUERY},
+)
+async def create(
+    request: Request,
+    state: State,
+    as_form: Annotated[
+        str | None, Query(alias="as", description="json, npy, png, jpeg or webp; wins over Accept.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(max_length=255, description="A repeated key gives the first explanation again."),
+    ] = None,
+    prefer: Annotated[
+        list[str] | None,
+        Header(description="`respond-async`, or `wait=10` (seconds)."),
+    ] = None,
+) -> Response:
+    """Explain one or more inputs for one or more targets.
+
+    Send JSON, a form (`-F model=shapes -F input=@cat.jpg`), or the raw file with the options in
+    the query string. The answer is JSON with links (default), the maps (`application/x-npy`) or
+    the overlays (`image/png`). Waits for the result up to the server's limit; after that, or with
+    `Prefer: respond-async`, answers 202 with a `Location`.
+    """
+    form = choose_form(request.headers.get("accept"), as_form, FORMS)
+    preference = parse_prefer(prefer or [])
+    asked, uploads = await read_request(request, state.settings)
+    submission = await submit(
+        state,
+        asked,
+        uploads,
+        idempotency_key=idempotency_key,
+        request_id=request.state.request_id,
+    )
+    record = await _outcome(state, submission, preference)
+    headers = {"Location": explanation_href(record.id)}
+    if preference.applied:
+        headers["Preference-Applied"] = preference.applied
+    if not record.is_terminal:
+        return json_response(await as_explanation(state, record), 202, headers)
+    failure = failure_of(record)
+    if failure is not None:
+        raise failure
+    response = await answer(state, record, form)
+    response.headers.update(headers)
+    return response
+
+
+async def _outcome(state: AppState, submission: Submission, preference: Preference) -> JobRecord:
+    wait_s = state.settings.sync_wait_s
+    if preference.respond_async:
+        wait_s = 0.0
+    elif preference.wait_s is not None:
+        wait_s = min(preference.wait_s, wait_s)
+    left_s = submission.deadline_s - asyncio.get_running_loop().time()
+    if left_s < wait_s:
+        # the job expires first: stay for the verdict, which the reaper gives within a moment
+        wait_s = max(left_s, 0) + state.settings.lease_s
+    return await wait(state, submission, wait_s)
+
+
+@router.get("/{explanation_id}", summary="Read", response_model=Explanation, responses=PROBLEMS)
+async def read(explanation_id: str, state: State) -> Response:
+    """The explanation in its present state, with its results once it has succeeded."""
+    record = await fetch(state, explanation_id)
+    return json_response(await as_explanation(state, record))
+
+
+@router.delete(
+    "/{explanation_id}", summary="Cancel", response_model=Explanation, responses=PROBLEMS
+)
+async def cancel(explanation_id: str, state: State) -> Response:
+    """Cancel what is queued, ask a running one to stop, leave a finished one as it is.
+
+    Answers with the explanation as it then is; safe to repeat.
+    """
+    await fetch(state, explanation_id)
+    record = await state.queue.cancel(explanation_id)
+    if record is None:
+        raise ExplanationNotFound(explanation_id)
+    return json_response(await as_explanation(state, record))

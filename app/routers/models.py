@@ -1,0 +1,51 @@
+"""Which models there are, and what is known of each."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from app.answers import json_response
+from app.documentation import PROBLEMS
+from app.state import AppState, State
+from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.contracts.explanations import ModelList, ModelSummary
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", summary="List models", response_model=ModelList, responses=PROBLEMS)
+async def list_models(state: State) -> Response:
+    """All models, whether ready, loaded on first use, or unavailable (with the reason)."""
+    workers = await state.catalog.workers()
+    cards = await state.catalog.cards()
+    summaries = [await _summary(state, card, workers) for card in cards]
+    return json_response(ModelList(models=tuple(summaries)))
+
+
+@router.get("/{model}", summary="Model card", response_model=ResolvedCard, responses=PROBLEMS)
+async def read_model(model: str, state: State) -> Response:
+    """The whole card: input, labels, layers with shapes and reasons."""
+    return json_response(await state.catalog.card(model))
+
+
+async def _summary(
+    state: AppState, card: ResolvedCard, workers: tuple[WorkerStatus, ...]
+) -> ModelSummary:
+    serving = [worker for worker in workers if card.name in worker.models]
+    return ModelSummary(
+        name=card.name,
+        title=card.title,
+        description=card.description,
+        task=card.task,
+        state=card.state,
+        problem=card.problem,
+        classes=card.classes,
+        input=card.input,
+        feature_layer=card.feature_layer,
+        workers=len(serving),
+        resident_on=tuple(w.device for w in serving if card.name in w.resident),
+        queue_depth=await state.queue.depth(card.name),
+        href=f"/v1/models/{card.name}",
+    )

@@ -1,0 +1,86 @@
+"""The maps and pictures of an explanation: any size and style, at no device cost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
+
+from app.answers import as_maps, as_pictures, json_response
+from app.documentation import PROBLEMS, binary
+from app.negotiation import JSON, NPY, PICTURES, choose_form
+from app.presentation import finish_map
+from app.results import fetch_finished
+from app.state import State
+from camserve.contracts.explanations import MapArray
+from camserve.contracts.options import MapOptions, PictureOptions
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/explanations/{explanation_id}/results/{number}", tags=["results"])
+
+Number = Annotated[int, Path(ge=0, description="Index into the explanation's results.")]
+
+
+class MapQuery(MapOptions):
+    as_form: str | None = Field(None, alias="as", description="npy or json; wins over Accept.")
+
+
+class PictureQuery(PictureOptions):
+    as_form: str | None = Field(
+        None, alias="as", description="png, jpeg or webp; wins over Accept."
+    )
+
+
+@router.get(
+    "/map",
+    summary="Map",
+    response_class=Response,
+    responses={200: {"model": MapArray, "content": binary(NPY)}, **PROBLEMS},
+)
+async def read_map(
+    request: Request,
+    explanation_id: str,
+    number: Number,
+    state: State,
+    query: Annotated[MapQuery, Query()],
+) -> Response:
+    """The finished map as `.npy` (default) or JSON, registered to the upload's pixel grid."""
+    form = choose_form(request.headers.get("accept"), query.as_form, (NPY, JSON))
+    done = await fetch_finished(state, explanation_id)
+    options = MapOptions(**query.model_dump(exclude={"as_form"}))
+    done.check_row(number)
+    if form == NPY:
+        body = await as_maps(state, done, [number], options)
+        disposition = f'attachment; filename="{explanation_id}-{number}.npy"'
+        return Response(body, media_type=NPY, headers={"Content-Disposition": disposition})
+    limit = state.settings.max_output_megapixels
+
+    def make() -> MapArray:
+        one = finish_map(done, number, options, limit)
+        return MapArray(shape=one.values.shape, convention=one.convention, data=one.values.tolist())
+
+    return json_response(await asyncio.to_thread(make))
+
+
+@router.get(
+    "/overlay",
+    summary="Overlay",
+    response_class=Response,
+    responses={200: {"content": binary(*PICTURES)}, **PROBLEMS},
+)
+async def read_overlay(
+    request: Request,
+    explanation_id: str,
+    number: Number,
+    state: State,
+    query: Annotated[PictureQuery, Query()],
+) -> Response:
+    """The map drawn over the upload, as PNG (default), JPEG or WebP: made for `<img src>`."""
+    form = choose_form(request.headers.get("accept"), query.as_form, PICTURES)
+    done = await fetch_finished(state, explanation_id)
+    options = PictureOptions(**query.model_dump(exclude={"as_form"}))
+    done.check_row(number)
+    return Response(await as_pictures(state, done, [number], options, form), media_type=form)

@@ -1,0 +1,138 @@
+"""From a checked request to a job in the queue, and the wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from safetensors.numpy import save
+
+from app.inputs import PreparedInput, prepare
+from app.state import AppState
+from app.targets import check_layers, reduction_layer, resolve_targets
+from app.uploads import Upload
+from camserve.broker import JobRecord, Priority, new_job_id
+from camserve.contracts.jobs import Job, input_name
+from camserve.contracts.requests import ExplanationRequest
+from camserve.errors import InvalidRequest, QueueUnavailable
+
+__all__ = ["Submission", "picture_name", "submit", "wait"]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job with all that is needed to hand it in, again if Redis lost it."""
+
+    job_id: str
+    job: Job
+    payload: bytes
+    pictures: dict[str, bytes]
+    priority: Priority
+    deadline_s: float  # by this process's event loop
+    idempotency_key: str | None
+
+    @property
+    def fingerprint(self) -> str:
+        """What must be equal for a repeated request to be the same request."""
+        same = self.job.model_copy(update={"request_id": None}).model_dump_json().encode()
+        return hashlib.sha256(same + self.payload).hexdigest()
+
+
+def picture_name(index: int) -> str:
+    """Name of the attachment that holds the display copy of an input."""
+    return f"picture.{index}"
+
+
+async def submit(
+    state: AppState,
+    request: ExplanationRequest,
+    uploads: Sequence[Upload],
+    *,
+    idempotency_key: str | None,
+    request_id: str | None,
+) -> Submission:
+    """Check the request against the model, prepare its inputs, and enqueue the job.
+
+    Returns the submission under the id that answers it (an earlier one's for a repeated
+    idempotency key). Raises RequestError for what the caller can mend, ModelError or ServiceError.
+    """
+    settings = state.settings
+    started_s = asyncio.get_running_loop().time()
+    time_to_deadline_s = _time_to_deadline_s(request, state)
+    card = await state.catalog.ready_card(request.model)
+    if card.input is None:
+        raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
+    targets = resolve_targets(request.targets, card)
+    check_layers(request.feature_layer, request.reduction_layer, card)
+    inputs: list[PreparedInput] = await asyncio.gather(
+        *(asyncio.to_thread(prepare, upload, card.input, settings) for upload in uploads)
+    )
+    job = Job(
+        model=card.name,
+        model_version=card.version,
+        inputs=tuple(prepared.meta for prepared in inputs),
+        targets=targets,
+        method=request.method,
+        feature_layer=request.feature_layer,
+        reduction_layer=reduction_layer(request.reduction_layer, request.convention, card),
+        convention=request.convention,
+        upsampling=request.upsampling,
+        output=request.output,
+        request_id=request_id,
+    )
+    submission = Submission(
+        job_id=new_job_id(card.name),
+        job=job,
+        payload=save({input_name(i): one.tensor for i, one in enumerate(inputs)}),
+        pictures={picture_name(i): one.picture for i, one in enumerate(inputs)},
+        priority=Priority(request.priority),
+        deadline_s=started_s + time_to_deadline_s,
+        idempotency_key=idempotency_key,
+    )
+    return replace(submission, job_id=await _enqueue(state, submission))
+
+
+def _time_to_deadline_s(request: ExplanationRequest, state: AppState) -> float:
+    if request.deadline_ms is None:
+        return state.settings.deadline_s
+    longest_s = state.settings.max_deadline_s
+    if request.deadline_ms > longest_s * 1000:
+        raise InvalidRequest(
+            f"deadline_ms: at most {longest_s * 1000:.0f}",
+            field="deadline_ms",
+            limit=longest_s * 1000,
+        )
+    return request.deadline_ms / 1000
+
+
+async def _enqueue(state: AppState, submission: Submission) -> str:
+    left_s = submission.deadline_s - asyncio.get_running_loop().time()
+    enqueued = await state.queue.enqueue(
+        job_id=submission.job_id,
+        priority=submission.priority,
+        time_to_deadline_ms=max(round(left_s * 1000), 0),
+        payload=submission.payload,
+        document=submission.job.model_dump_json().encode(),
+        attachments=submission.pictures,
+        idempotency_key=submission.idempotency_key,
+        fingerprint=submission.fingerprint if submission.idempotency_key else None,
+    )
+    return enqueued.job_id
+
+
+async def wait(state: AppState, submission: Submission, wait_s: float) -> JobRecord:
+    """The job when it is closed, else as it is after `wait_s`. Raises QueueUnavailable.
+
+    A job that Redis lost before its deadline is handed in again under the same id.
+    """
+    clock = asyncio.get_running_loop()
+    end_s = clock.time() + wait_s
+    while True:
+        record = await state.queue.wait(submission.job_id, max(end_s - clock.time(), 0))
+        if record is not None:
+            return record
+        if clock.time() >= min(end_s, submission.deadline_s):
+            raise QueueUnavailable
+        await _enqueue(state, submission)

@@ -1,0 +1,31 @@
+"""The job queue: streams on Redis or Valkey between front ends and workers.
+
+The front end holds a `JobQueue`, a worker process a `WorkerQueue`; both see each other through the
+`Registry`. How it works and what it promises: docs/decisions on the queue, and tests/broker.
+"""
+
+from camserve.broker.connection import connect
+from camserve.broker.job_ids import model_of, new_job_id
+from camserve.broker.job_queue import JobQueue
+from camserve.broker.options import QueueOptions
+from camserve.broker.records import Begun, Claim, Enqueued, JobRecord, Priority
+from camserve.broker.registry import Registry, WorkerRecord
+from camserve.broker.worker_queue import WorkerQueue
+from camserve.contracts.states import State
+
+__all__ = [
+    "Begun",
+    "Claim",
+    "Enqueued",
+    "JobQueue",
+    "JobRecord",
+    "Priority",
+    "QueueOptions",
+    "Registry",
+    "State",
+    "WorkerQueue",
+    "WorkerRecord",
+    "connect",
+    "model_of",
+    "new_job_id",
+]

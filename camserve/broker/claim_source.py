@@ -1,0 +1,117 @@
+"""Where a worker's claims come from: the lanes of its models, without waiting or with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from camserve.broker import keys
+from camserve.broker.connection import LONGEST_BLOCK_S
+from camserve.broker.options import QueueOptions
+from camserve.broker.records import Claim
+from camserve.broker.scripts import call, execute
+
+__all__ = ["ClaimSource"]
+
+_STREAM_GONE = ("NOGROUP", "UNBLOCKED")
+
+
+class ClaimSource:
+    """Takes entries for one consumer. `WorkerQueue.claim` says what comes in which order."""
+
+    def __init__(self, redis: Redis, options: QueueOptions, consumer: str) -> None:
+        self._redis = redis
+        self._options = options
+        self._consumer = consumer
+        self._reserve: list[Claim] = []
+        self._last_served: str | None = None
+
+    @property
+    def reserve(self) -> Sequence[Claim]:
+        """What came along with another claim and waits for its turn; leased like any other."""
+        return tuple(self._reserve)
+
+    def empty_reserve(self) -> list[Claim]:
+        reserve, self._reserve = self._reserve, []
+        return reserve
+
+    async def claim(self, models: Sequence[str], limit: int, block_s: float) -> list[Claim]:
+        if not models:
+            return []
+        claims = (
+            [] if self._reserve else await self._take(self._by_turns(models), keys.LANES, limit)
+        )
+        if not claims:
+            first = await self._first(models, block_s)
+            claims = [first] if first else []
+            if first and limit > 1 and not first.redelivered:
+                claims += await self._take([first.model], keys.LANES[1:], limit - 1)
+        if claims:
+            self._last_served = claims[0].model
+        return claims
+
+    async def redelivered(self, models: Sequence[str], limit: int) -> list[Claim]:
+        """Up to `limit` redelivered claims, each to run alone."""
+        claims: list[Claim] = []
+        while len(claims) < limit:
+            more = await self._take(models, [keys.REDELIVERED], 1)
+            if not more:
+                break
+            claims += more
+        return claims
+
+    def _by_turns(self, models: Sequence[str]) -> list[str]:
+        """The model after the last served one first, lest a busy model starves the others."""
+        if self._last_served is None or self._last_served not in models:
+            return list(models)
+        after = list(models).index(self._last_served) + 1
+        return [*models[after:], *models[:after]]
+
+    async def _first(self, models: Sequence[str], block_s: float) -> Claim | None:
+        if self._reserve:
+            return self._reserve.pop(0)
+        return await self._block(models, min(block_s, LONGEST_BLOCK_S)) if block_s > 0 else None
+
+    async def _take(self, models: Sequence[str], lanes: Sequence[str], limit: int) -> list[Claim]:
+        (found,) = await execute(
+            self._redis,
+            call(
+                "claim",
+                [keys.prefix(model) for model in models],
+                self._consumer,
+                limit,
+                self._options.job_ttl_ms,
+                *lanes,
+            ),
+        )
+        return [
+            Claim(job_id.decode(), models[index - 1], lane.decode(), entry.decode())
+            for index, lane, entry, job_id in found
+        ]
+
+    async def _block(self, models: Sequence[str], block_s: float) -> Claim | None:
+        """Waits for one entry. Several streams may yield one each: the rest is kept in reserve."""
+        streams = {
+            keys.stream(model, lane): (model, lane) for lane in keys.LANES for model in models
+        }
+        wait_ms = max(round(block_s * 1000), 1)  # 0 would be for ever
+        ask = ("XREADGROUP", "GROUP", keys.GROUP, self._consumer, "COUNT", 1, "BLOCK", wait_ms)
+        try:
+            (found,) = await execute(
+                self._redis, (*ask, "STREAMS", *streams, *(">" for _ in streams))
+            )
+        except ResponseError as error:
+            if any(code in str(error) for code in _STREAM_GONE):
+                return None  # the server lost its data; the next claim makes the groups anew
+            raise
+        claims = [
+            Claim(fields[b"id"].decode(), *streams[name.decode()], entry.decode())
+            for name, entries in found or ()
+            for entry, fields in entries
+        ]
+        if not claims:
+            return None
+        self._reserve += claims[1:]
+        return claims[0]

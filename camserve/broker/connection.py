@@ -1,0 +1,78 @@
+"""Connections to the server, and the one place where its absence becomes QueueUnavailable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from camserve.errors import QueueUnavailable
+
+__all__ = ["LONGEST_BLOCK_S", "connect", "is_outage", "outages_as_unavailable"]
+
+SOCKET_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 2.0
+LONGEST_BLOCK_S: Final = 2.0
+"""A blocking read must end well before the socket gives up on its answer."""
+MAX_CONNECTIONS: Final = 64
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
+_OUTAGES = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+_OUTAGE_CODES = ("LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "OOM ", "BUSY ")
+
+
+def connect(url: str) -> Redis:
+    """A client for `url` (redis://, rediss:// or unix://). It connects on first use.
+
+    A broken connection is replaced and its command sent again twice, within half a second or so:
+    every command of the queue may be repeated. A server that hangs is given up after
+    SOCKET_TIMEOUT_S. More callers than connections wait their turn.
+    Options of redis-py can be given in the query of the URL.
+    Raises ValueError for another scheme.
+    """
+    if not url.startswith(_SCHEMES):
+        raise ValueError(f"not a Redis URL: {url!r} (use one of {', '.join(_SCHEMES)})")
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=SOCKET_TIMEOUT_S,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        # Not after a timeout: a server that hangs would be waited for three times.
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, (RedisConnectionError,)),
+        decode_responses=False,
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether an error says that the server is away or cannot write now, and not that we erred."""
+    if isinstance(error, ResponseError):
+        # An error inside a script keeps the server's code somewhere in its sentence.
+        return isinstance(error, _OUTAGES) or any(code in str(error) for code in _OUTAGE_CODES)
+    return isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError))
+
+
+@contextmanager
+def outages_as_unavailable() -> Iterator[None]:
+    """Turns errors of the connection into QueueUnavailable; lets all others through."""
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise QueueUnavailable from error
+        raise

@@ -1,0 +1,228 @@
+"""The front end's side of the queue: enqueue, look, wait, cancel, reap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+from redis.asyncio import Redis
+
+from camserve.broker import failures, keys
+from camserve.broker.job_ids import model_of
+from camserve.broker.notifications import Notifications
+from camserve.broker.options import QueueOptions
+from camserve.broker.records import Enqueued, JobRecord, Priority
+from camserve.broker.registry import Registry
+from camserve.broker.scripts import Command, call, execute
+from camserve.errors import IdempotencyConflict, QueueFull, QueueUnavailable
+
+__all__ = ["JobQueue"]
+
+_START_PATIENCE_S = 2.0
+_LONGEST_RETRY_AFTER_S = 60
+_NO_ATTACHMENTS: Mapping[str, bytes] = MappingProxyType({})
+
+
+class JobQueue:
+    """One per front-end process. All methods raise QueueUnavailable when the server is away.
+
+    An id that is no job id is the id of no job: `get` and its like return None for it.
+    """
+
+    def __init__(self, redis: Redis, options: QueueOptions) -> None:
+        self._redis = redis
+        self._options = options
+        self._registry = Registry(redis, options)
+        self._notifications = Notifications(redis, keys.DONE)
+
+    async def start(self) -> None:
+        """Subscribes to the news of closed jobs. Does not fail when the server is away."""
+        await self._notifications.start(_START_PATIENCE_S)
+
+    async def aclose(self) -> None:
+        """Ends the subscription. The connection belongs to the caller."""
+        await self._notifications.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def enqueue(
+        self,
+        *,
+        job_id: str,
+        priority: Priority,
+        time_to_deadline_ms: int,
+        payload: bytes,
+        document: bytes,
+        attachments: Mapping[str, bytes] = _NO_ATTACHMENTS,
+        idempotency_key: str | None = None,
+        fingerprint: str | None = None,
+    ) -> Enqueued:
+        """Accepts a job, once: the same id, or the same idempotency key, is the same job.
+
+        job_id: from `new_job_id`; it names the model. Repeating a call is safe.
+        time_to_deadline_ms: from now, by the server's clock; past it the job will not begin.
+        payload, document, attachments: of a duplicate they are dropped, and the first ones stay.
+        Raises ValueError (malformed id), QueueFull, and IdempotencyConflict when the key came with
+        another fingerprint before.
+        """
+        model = model_of(job_id)
+        prefix = keys.prefix(model)
+        nonce = secrets.token_hex(8)
+        staged = keys.staged(model, job_id, nonce)
+        staged_attachments = f"{staged}:att"
+        life_ms = max(time_to_deadline_ms, 0) + self._options.job_ttl_ms
+        commands: list[Command] = [
+            call("note", [keys.QUEUES], model, life_ms),
+            # Values never pass through a script's arguments, which copies them: staged, renamed.
+            ("SET", staged, payload, "PX", keys.STAGED_TTL_MS),
+        ]
+        if attachments:
+            pairs = [part for pair in attachments.items() for part in pair]
+            commands += [
+                ("HSET", staged_attachments, *pairs),
+                ("PEXPIRE", staged_attachments, keys.STAGED_TTL_MS),
+            ]
+        commands.append(
+            call(
+                "enqueue",
+                [prefix, staged, staged_attachments],
+                *(job_id, priority.value, time_to_deadline_ms, document),
+                *(self._options.job_ttl_ms, self._options.depth_cap, nonce),
+                *(idempotency_key or "", fingerprint or ""),
+            )
+        )
+        *_, (outcome, answered_by, depth) = await execute(self._redis, *commands)
+        if outcome == b"full":
+            raise QueueFull(model, depth, await self._retry_after_s(model, depth))
+        if outcome == b"conflict":
+            raise IdempotencyConflict(idempotency_key or "")
+        return Enqueued(answered_by.decode(), duplicate=outcome == b"duplicate")
+
+    async def get(self, job_id: str) -> JobRecord | None:
+        """The job as it is now; None if there is none (any more)."""
+        return await self._look(job_id)
+
+    async def result(self, job_id: str) -> bytes | None:
+        """The result of a succeeded job; None for any other."""
+        model = _model_or_none(job_id)
+        if model is None:
+            return None
+        (value,) = await execute(self._redis, ("GET", keys.result(model, job_id)))
+        return value if isinstance(value, bytes) else None
+
+    async def attachment(self, job_id: str, name: str) -> bytes | None:
+        """What was attached to the job under `name`."""
+        model = _model_or_none(job_id)
+        if model is None:
+            return None
+        (value,) = await execute(self._redis, ("HGET", keys.attachments(model, job_id), name))
+        return value if isinstance(value, bytes) else None
+
+    async def wait(self, job_id: str, timeout_s: float) -> JobRecord | None:
+        """The job as soon as it is closed, else as it is after `timeout_s`; None if it is missing.
+
+        Woken by a notification, and if all are lost by a look of its own every `fallback_look_s`.
+        A job that is missing before its deadline was lost with the server: enqueue it again.
+        Outlasts an outage of the server; raises QueueUnavailable if it still lasts at the end.
+        """
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + timeout_s
+        with self._notifications.listening(job_id) as news:
+            while True:
+                left_s = end_s - loop.time()
+                news.clear()
+                try:
+                    record = await self._look(job_id)
+                except QueueUnavailable:
+                    if left_s <= 0:
+                        raise
+                else:
+                    if record is None or record.is_terminal or left_s <= 0:
+                        return record
+                pause_s = min(self._options.fallback_look_s, max(end_s - loop.time(), 0))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await news.wait()
+
+    async def cancel(self, job_id: str) -> JobRecord | None:
+        """Cancels a queued job; asks a running one to stop; leaves a closed one. None if missing.
+
+        A running job turns canceled when its worker next looks or commits.
+        """
+        model = _model_or_none(job_id)
+        if model is None:
+            return None
+        _, values = await execute(
+            self._redis,
+            call("cancel", [keys.prefix(model)], job_id, self._options.job_ttl_ms),
+            ("HGETALL", keys.job(model, job_id)),
+        )
+        return JobRecord.from_hash(job_id, model, values) if values else None
+
+    async def depth(self, model: str) -> int:
+        """Open jobs of the model, queued and running."""
+        lanes = [("XLEN", keys.stream(model, lane)) for lane in keys.LANES]
+        return sum(await execute(self._redis, *lanes))
+
+    async def retry_after_s(self, model: str) -> int:
+        """When a refused caller might try again: 1 to 60 s, by the depth and the workers' pace."""
+        return await self._retry_after_s(model, await self.depth(model))
+
+    async def reap(self) -> int:
+        """Closes jobs past their deadline, also of models that no worker serves.
+
+        Running ones get a lease more, for their worker to finish. Removes stale workers. Meant to
+        be called by every front end about once a second; they exclude each other.
+        Returns how many jobs it closed; 0 while another reaps.
+        """
+        token = secrets.token_hex(8)
+        lock_ms = round(self._options.reaper_lock_s * 1000)
+        mine, models = await execute(
+            self._redis,
+            ("SET", keys.REAPER, token, "NX", "PX", lock_ms),
+            ("SMEMBERS", keys.QUEUES),
+        )
+        if not mine:
+            return 0
+        limits = (self._options.lease_ms, self._options.job_ttl_ms, failures.EXPIRED)
+        stale_ms = round(self._options.worker_stale_s * 1000)
+        *closed, _, _ = await execute(
+            self._redis,
+            *(call("reap", [keys.prefix(model.decode())], *limits) for model in sorted(models)),
+            call("bury", [keys.WORKERS], stale_ms),
+            call("unlock", [keys.REAPER], token),
+        )
+        return sum(closed)
+
+    async def _look(self, job_id: str) -> JobRecord | None:
+        model = _model_or_none(job_id)
+        if model is None:
+            return None
+        (values,) = await execute(self._redis, ("HGETALL", keys.job(model, job_id)))
+        return JobRecord.from_hash(job_id, model, values) if values else None
+
+    async def _retry_after_s(self, model: str, depth: int) -> int:
+        seconds = await self._registry.seconds_for(model, depth)
+        return min(max(math.ceil(seconds), 1), _LONGEST_RETRY_AFTER_S)
+
+
+def _model_or_none(job_id: str) -> str | None:
+    try:
+        return model_of(job_id)
+    except ValueError:
+        return None

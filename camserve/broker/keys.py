@@ -1,0 +1,96 @@
+"""Every Redis key, and who keeps it alive.
+
+Keys of one model carry its name as the hash tag `{M}`, so that a cluster keeps them in one slot and
+a script may touch several. `lua/prelude.lua` derives the same names from the same prefix.
+
+    cam:{M}:stream:LANE    entries {id}; one lane per priority, and one for redelivered jobs
+    cam:{M}:job:ID         hash of the job; `document` is the front end's own, opaque here
+    cam:{M}:in:ID          payload          cam:{M}:out:ID   result        cam:{M}:att:ID  hash
+    cam:{M}:staged:ID:N    a value on its way into in, out or att
+    cam:{M}:idem:KEY       idempotency key -> "ID\\nfingerprint"
+    cam:{M}:dead           list of dead letters, newest first, capped
+    cam:queues             set of models that ever had a job, for the reaper
+    cam:models             model -> resolved card
+    cam:workers            worker -> record
+    cam:reaper             lock
+    cam:done               channel: ids of closed jobs
+
+Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`; streams
+and cam:queues at least as long as their youngest job; staged values `STAGED_TTL_MS`. Only cards,
+workers and dead letters stay.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = [
+    "CARDS",
+    "DONE",
+    "GROUP",
+    "LANES",
+    "MODEL_NAME",
+    "QUEUES",
+    "REAPER",
+    "REDELIVERED",
+    "STAGED_TTL_MS",
+    "WORKERS",
+    "attachments",
+    "dead_letters",
+    "job",
+    "payload",
+    "prefix",
+    "result",
+    "staged",
+    "stream",
+]
+
+CARDS: Final = "cam:models"
+WORKERS: Final = "cam:workers"
+QUEUES: Final = "cam:queues"
+REAPER: Final = "cam:reaper"
+DONE: Final = "cam:done"
+
+GROUP: Final = "workers"
+REDELIVERED: Final = "redelivered"
+LANES: Final = (REDELIVERED, "interactive", "bulk")
+STAGED_TTL_MS: Final = 60_000
+
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Names that fit into a key and a path: no brace, which would end the hash tag."""
+
+
+def prefix(model: str) -> str:
+    """What all keys of `model` begin with. Raises ValueError for a name that is none."""
+    if not MODEL_NAME.fullmatch(model):
+        raise ValueError(f"not a model name: {model!r}")
+    return f"cam:{{{model}}}:"
+
+
+def stream(model: str, lane: str) -> str:
+    return f"{prefix(model)}stream:{lane}"
+
+
+def job(model: str, job_id: str) -> str:
+    return f"{prefix(model)}job:{job_id}"
+
+
+def payload(model: str, job_id: str) -> str:
+    return f"{prefix(model)}in:{job_id}"
+
+
+def result(model: str, job_id: str) -> str:
+    return f"{prefix(model)}out:{job_id}"
+
+
+def attachments(model: str, job_id: str) -> str:
+    return f"{prefix(model)}att:{job_id}"
+
+
+def staged(model: str, job_id: str, nonce: str) -> str:
+    return f"{prefix(model)}staged:{job_id}:{nonce}"
+
+
+def dead_letters(model: str) -> str:
+    return f"{prefix(model)}dead"

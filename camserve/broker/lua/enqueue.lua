@@ -1,0 +1,56 @@
+-- KEYS: prefix, staged payload, staged attachments.
+-- ARGV: id, priority, time_to_deadline_ms, document, job_ttl_ms, depth_cap, nonce,
+--       idempotency key ('' for none), fingerprint.
+-- Returns {outcome, id, depth}; outcome is accepted, duplicate, conflict or full.
+local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
+local id, priority, to_deadline_ms, document = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local ttl_ms, cap, nonce = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local idempotency, fingerprint = ARGV[8], ARGV[9]
+local job = key(prefix, 'job', id)
+
+local function refuse(outcome, other, depth)
+  redis.call('DEL', payload, attachments)
+  return {outcome, other, depth}
+end
+
+local known = redis.call('HGET', job, 'nonce')
+if known then
+  -- The same nonce is this very call, sent again because its reply was lost.
+  return refuse(known == nonce and 'accepted' or 'duplicate', id, 0)
+end
+
+local seen = idempotency ~= '' and redis.call('GET', key(prefix, 'idem', idempotency))
+if seen then
+  local first, mark = string.match(seen, '^([^\n]*)\n(.*)$')
+  if redis.call('EXISTS', key(prefix, 'job', first)) == 1 then
+    return refuse(mark == fingerprint and 'duplicate' or 'conflict', first, 0)
+  end
+end
+
+local depth = 0
+for _, lane in ipairs(LANES) do
+  depth = depth + redis.call('XLEN', key(prefix, 'stream', lane))
+end
+if depth >= cap then
+  return refuse('full', id, depth)
+end
+
+local life_ms = math.max(to_deadline_ms, 0) + ttl_ms
+local created_ms = now_ms()
+local stream = key(prefix, 'stream', priority)
+local entry = redis.call('XADD', stream, '*', 'id', id)
+keep(stream, life_ms)
+redis.call('HSET', job, 'state', 'queued', 'priority', priority, 'lane', priority,
+  'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
+  'deadline_ms', digits(created_ms + to_deadline_ms), 'document', document, 'nonce', nonce)
+redis.call('PEXPIRE', job, life_ms)
+redis.call('RENAME', payload, key(prefix, 'in', id))
+redis.call('PEXPIRE', key(prefix, 'in', id), life_ms)
+if redis.call('EXISTS', attachments) == 1 then
+  redis.call('RENAME', attachments, key(prefix, 'att', id))
+  redis.call('PEXPIRE', key(prefix, 'att', id), life_ms)
+end
+if idempotency ~= '' then
+  redis.call('SET', key(prefix, 'idem', idempotency), id .. '\n' .. fingerprint, 'PX', life_ms)
+end
+return {'accepted', id, depth + 1}

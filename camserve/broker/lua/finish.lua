@@ -1,0 +1,27 @@
+-- KEYS: prefix, staged result.
+-- ARGV: id, token, state (succeeded or failed), job_ttl_ms, failure ('' for none).
+-- Returns 1 when this owner closed the job, now or in an earlier call whose reply was lost; 0 when
+-- the owner is stale. A cancel request is honoured here: the job ends as canceled, without result.
+local prefix, staged = KEYS[1], KEYS[2]
+local id, token, outcome, ttl_ms, failure = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local job = key(prefix, 'job', id)
+local state, owner, cancel, lane, entry, closer = unpack(redis.call(
+  'HMGET', job, 'state', 'owner', 'cancel', 'lane', 'entry', 'closed_by'))
+
+if state ~= 'running' or owner ~= token then
+  redis.call('DEL', staged)
+  return closer == token and 1 or 0
+end
+redis.call('HSET', job, 'closed_by', token)
+if cancel then
+  redis.call('DEL', staged)
+  close(prefix, id, lane, entry, 'canceled', ttl_ms)
+  return 1
+end
+if outcome == 'succeeded' then
+  local result = key(prefix, 'out', id)
+  redis.call('RENAME', staged, result)
+  redis.call('PEXPIRE', result, ttl_ms)
+end
+close(prefix, id, lane, entry, outcome, ttl_ms, failure)
+return 1

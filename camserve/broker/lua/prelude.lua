@@ -1,0 +1,70 @@
+-- Joined in front of every script. The keys of one model share the prefix "cam:{M}:", which is
+-- also the hash tag that keeps them in one slot of a cluster; keys.py spells the same names.
+local GROUP = 'workers'
+local LANES = {'redelivered', 'interactive', 'bulk'}
+local DONE = 'cam:done'
+local OPEN = {queued = true, running = true}
+
+local function key(prefix, kind, id)
+  return prefix .. kind .. ':' .. id
+end
+
+-- The server's clock: the only one that every process shares.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- A number as digits: Lua would write a large one with an exponent.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Lengthens a life, never shortens it.
+local function keep(name, ttl_ms)
+  if redis.call('PTTL', name) < tonumber(ttl_ms) then
+    redis.call('PEXPIRE', name, ttl_ms)
+  end
+end
+
+-- Acknowledges and deletes together, so that XLEN is the depth and no counter can drift.
+local function remove(prefix, lane, entry)
+  local stream = key(prefix, 'stream', lane)
+  redis.call('XACK', stream, GROUP, entry)
+  redis.call('XDEL', stream, entry)
+end
+
+-- The one way into a terminal state.
+local function close(prefix, id, lane, entry, state, ttl_ms, failure)
+  local job = key(prefix, 'job', id)
+  redis.call('HSET', job, 'state', state, 'completed_ms', digits(now_ms()))
+  if failure and failure ~= '' then
+    redis.call('HSET', job, 'failure', failure)
+  end
+  redis.call('PEXPIRE', job, ttl_ms)
+  redis.call('PEXPIRE', key(prefix, 'att', id), ttl_ms)
+  if state == 'dead' then
+    redis.call('PEXPIRE', key(prefix, 'in', id), ttl_ms) -- for a replay by hand
+  else
+    redis.call('DEL', key(prefix, 'in', id))
+  end
+  remove(prefix, lane, entry)
+  redis.call('PUBLISH', DONE, id)
+end
+
+-- Puts a delivered entry back for others. What had begun waits in a lane of its own, because a
+-- redelivered job runs alone; what had not begun is as good as new.
+local function requeue(prefix, lane, entry, id, ttl_ms)
+  local job = key(prefix, 'job', id)
+  local state, current, priority = unpack(redis.call('HMGET', job, 'state', 'entry', 'priority'))
+  remove(prefix, lane, entry)
+  if not OPEN[state] or current ~= entry then
+    return 0
+  end
+  local to = state == 'queued' and priority or 'redelivered'
+  local stream = key(prefix, 'stream', to)
+  local again = redis.call('XADD', stream, '*', 'id', id)
+  redis.call('HSET', job, 'entry', again, 'lane', to)
+  keep(stream, math.max(redis.call('PTTL', job), ttl_ms))
+  return 1
+end

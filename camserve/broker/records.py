@@ -1,0 +1,119 @@
+"""What the queue hands out: read-only records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from camserve.broker import keys
+from camserve.contracts.states import TERMINAL, State
+
+__all__ = ["Begun", "Claim", "Enqueued", "JobRecord", "Priority"]
+
+
+class Priority(StrEnum):
+    """Interactive jobs go before bulk ones."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """Which job answers the request: a new one, or the one that already did (`duplicate`)."""
+
+    job_id: str
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as the server knows it. Times are ms since the epoch by the server's clock."""
+
+    id: str
+    model: str
+    state: State
+    attempts: int
+    """How often it began, 0 to max_attempts."""
+    priority: Priority
+    created_ms: int
+    started_ms: int | None
+    """When the latest attempt began."""
+    completed_ms: int | None
+    deadline_ms: int
+    cancel_requested: bool
+    document: bytes
+    """What the front end stored with it."""
+    failure: bytes | None
+    """JSON with `code` and `detail` when failed, expired or dead."""
+    owner: str | None
+    """Token of the latest attempt."""
+    consumer: str | None
+    """Worker of the latest attempt."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL
+
+    @classmethod
+    def from_hash(cls, job_id: str, model: str, values: Mapping[bytes, bytes]) -> JobRecord:
+        def number(name: bytes) -> int | None:
+            return int(values[name]) if name in values else None
+
+        def text(name: bytes) -> str | None:
+            return values[name].decode() if name in values else None
+
+        return cls(
+            id=job_id,
+            model=model,
+            state=State(values[b"state"].decode()),
+            attempts=int(values[b"attempts"]),
+            priority=Priority(values[b"priority"].decode()),
+            created_ms=int(values[b"created_ms"]),
+            started_ms=number(b"started_ms"),
+            completed_ms=number(b"completed_ms"),
+            deadline_ms=int(values[b"deadline_ms"]),
+            cancel_requested=b"cancel" in values,
+            document=values[b"document"],
+            failure=values.get(b"failure"),
+            owner=text(b"owner"),
+            consumer=text(b"consumer"),
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is leased to this worker and has not begun."""
+
+    job_id: str
+    model: str
+    lane: str
+    entry: str
+
+    @property
+    def redelivered(self) -> bool:
+        """An earlier attempt vanished: it runs alone, lest it takes a batch down with it."""
+        return self.lane == keys.REDELIVERED
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A job that this worker runs. Whoever begins it later makes `token` stale."""
+
+    job_id: str
+    token: str
+    payload: bytes = field(repr=False)
+    document: bytes = field(repr=False)
+    attempts: int
+    """Which attempt this is, from 1."""
+    deadline_ms: int
+    """Epoch, by the server's clock."""
+    redelivered: bool
+    claim: Claim = field(repr=False)
+    begun_s: float = field(repr=False)
+    """When it began, by time.monotonic()."""
+
+    @property
+    def model(self) -> str:
+        return self.claim.model

@@ -1,0 +1,123 @@
+"""Who is there: the cards of the models that workers serve, and the live workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from redis.asyncio import Redis
+
+from camserve.broker import keys
+from camserve.broker.options import QueueOptions
+from camserve.broker.scripts import call, execute
+
+__all__ = ["Registry", "WorkerRecord"]
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker as of its latest heartbeat."""
+
+    status: bytes
+    """What the worker tells about itself, opaque here."""
+    batch_limit: int
+    """How many jobs it runs at once, at most."""
+    service_time_ms: Mapping[str, float]
+    """Each model it serves, with the mean time of one batch; 0 where none was measured yet."""
+    at_ms: int
+    """When the heartbeat arrived, by the server's clock."""
+
+
+class Registry:
+    """Model cards and workers, kept on the server for all processes to see.
+
+    All methods raise QueueUnavailable when the server is away.
+    """
+
+    def __init__(self, redis: Redis, options: QueueOptions) -> None:
+        self._redis = redis
+        self._options = options
+
+    async def publish_card(self, model: str, card: bytes) -> None:
+        keys.prefix(model)  # a name that cannot have a queue must not become known
+        await execute(self._redis, ("HSET", keys.CARDS, model, card))
+
+    async def remove_card(self, model: str) -> None:
+        await execute(self._redis, ("HDEL", keys.CARDS, model))
+
+    async def cards(self) -> dict[str, bytes]:
+        """All cards by model name, sorted."""
+        (cards,) = await execute(self._redis, ("HGETALL", keys.CARDS))
+        return {name.decode(): card for name, card in sorted(cards.items())}
+
+    async def card(self, model: str) -> bytes | None:
+        (card,) = await execute(self._redis, ("HGET", keys.CARDS, model))
+        return card if isinstance(card, bytes) else None
+
+    async def heartbeat(
+        self,
+        worker_id: str,
+        status: bytes,
+        *,
+        service_time_ms: Mapping[str, float] = _NOTHING,
+        batch_limit: int = 1,
+    ) -> bool:
+        """Says that a worker lives; the server stamps it with its own clock.
+
+        service_time_ms: every model it serves, with the mean time of one batch (0 if not measured).
+        Returns False when the server did not know the worker: at its first heartbeat, and after
+        the server lost its data, when the cards must be published again.
+        """
+        numbers = json.dumps({"batch_limit": batch_limit, "service_time_ms": dict(service_time_ms)})
+        record = numbers.encode() + b"\n" + status
+        (known,) = await execute(self._redis, call("heartbeat", [keys.WORKERS], worker_id, record))
+        return bool(known)
+
+    async def remove_worker(self, worker_id: str) -> None:
+        await execute(self._redis, ("HDEL", keys.WORKERS, worker_id))
+
+    async def workers(self) -> dict[str, bytes]:
+        """The status of each live worker by its id, sorted."""
+        records = await self.worker_records()
+        return {worker_id: record.status for worker_id, record in records.items()}
+
+    async def worker_records(self) -> dict[str, WorkerRecord]:
+        """Each live worker by its id, sorted; the stale ones are left out."""
+        time, records = await execute(self._redis, ("TIME",), ("HGETALL", keys.WORKERS))
+        oldest_ms = _ms(time) - self._options.worker_stale_s * 1000
+        return {
+            worker_id.decode(): record
+            for worker_id, value in sorted(records.items())
+            if (record := _parse(value)).at_ms >= oldest_ms
+        }
+
+    async def seconds_for(self, model: str, jobs: int) -> float:
+        """How long the live workers need for `jobs` of `model`: jobs x time / (workers x batch).
+
+        Without a worker or a measurement: one job a second.
+        """
+        records = await self.worker_records()
+        return _seconds(jobs, model, records.values())
+
+
+def _seconds(jobs: int, model: str, workers: Iterable[WorkerRecord]) -> float:
+    serving = [worker for worker in workers if model in worker.service_time_ms]
+    measured = [worker.service_time_ms[model] for worker in serving]
+    times_ms = [time_ms for time_ms in measured if time_ms > 0]
+    mean_ms = sum(times_ms) / len(times_ms) if times_ms else 1000.0
+    at_once = sum(worker.batch_limit for worker in serving) or 1
+    return jobs * mean_ms / 1000 / at_once
+
+
+def _parse(value: bytes) -> WorkerRecord:
+    at_ms, numbers, status = value.split(b"\n", 2)
+    return WorkerRecord(status=status, at_ms=int(at_ms), **json.loads(numbers))
+
+
+def _ms(time: tuple[int, int]) -> int:
+    seconds, microseconds = time
+    return seconds * 1000 + microseconds // 1000

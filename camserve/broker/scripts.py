@@ -1,0 +1,87 @@
+"""The Lua scripts, and the one door to the server: a pipeline that knows how to load them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from camserve.broker.connection import outages_as_unavailable
+
+__all__ = ["Command", "call", "execute"]
+
+Argument = str | bytes | int | float
+Command = tuple[Argument, ...]
+"""One command: its name and arguments, as they go over the wire."""
+
+
+_FOLDER = files("camserve.broker") / "lua"
+_PRELUDE = "prelude.lua"
+
+
+@cache
+def _names() -> list[str]:
+    scripts = (file.name for file in _FOLDER.iterdir() if file.name != _PRELUDE)
+    return sorted(name.removesuffix(".lua") for name in scripts)
+
+
+@cache
+def _source(name: str) -> str:
+    return (_FOLDER / _PRELUDE).read_text() + (_FOLDER / f"{name}.lua").read_text()
+
+
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha1(_source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+def call(name: str, keys: Sequence[str], *arguments: Argument) -> Command:
+    """The command that runs `lua/<name>.lua`."""
+    return ("EVALSHA", _digest(name), len(keys), *keys, *arguments)
+
+
+async def execute(redis: Redis, *commands: Command) -> list[Any]:
+    """Sends all commands in one round trip and returns their replies.
+
+    If the server does not know a script (it restarted), all scripts are loaded and all commands
+    sent again; so, as for a broken connection, commands must bear repetition.
+    Raises QueueUnavailable when the server is away, ResponseError for an error of ours.
+    """
+    with outages_as_unavailable(), _cancel_kept():
+        replies = await _send(redis, commands)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            await _send(redis, [("SCRIPT LOAD", _source(name)) for name in _names()])
+            replies = await _send(redis, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+    return replies
+
+
+@contextmanager
+def _cancel_kept() -> Iterator[None]:
+    """Raises CancelledError for a cancel that was swallowed inside.
+
+    redis-py sends with `asyncio.wait_for`, and that of Python 3.11 drops a cancel which arrives
+    just as the sending ends: the caller, who has gone, would be worked for to the end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+async def _send(redis: Redis, commands: Sequence[Command]) -> list[Any]:
+    async with redis.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    return replies

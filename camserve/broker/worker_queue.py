@@ -1,0 +1,214 @@
+"""The worker's side of the queue: claim, begin, extend, commit."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from redis.asyncio import Redis
+
+from camserve.broker import failures, keys
+from camserve.broker.claim_source import ClaimSource
+from camserve.broker.options import QueueOptions
+from camserve.broker.records import Begun, Claim
+from camserve.broker.scripts import Command, call, execute
+from camserve.contracts.states import State
+from camserve.errors import QueueUnavailable
+
+__all__ = ["WorkerQueue"]
+
+Held = TypeVar("Held", bound=Claim | Begun)
+
+_RETRY_S = 0.1
+
+
+class WorkerQueue:
+    """One per worker process; `consumer` is its name, unique among all live processes.
+
+    All methods raise QueueUnavailable when the server is away; what was claimed before an outage
+    may be tried again after it.
+    """
+
+    def __init__(self, redis: Redis, options: QueueOptions, consumer: str) -> None:
+        self._redis = redis
+        self._options = options
+        self._consumer = consumer
+        self._source = ClaimSource(redis, options, consumer)
+
+    async def claim(self, models: Sequence[str], limit: int, block_s: float) -> list[Claim]:
+        """Up to `limit` jobs of one of the models, all leased to this worker; [] if none came.
+
+        What is there is taken at once, interactive before bulk; the models take turns. Else it
+        waits up to `block_s` seconds, or LONGEST_BLOCK_S if that is less, for the first job.
+        A redelivered job goes before all others and comes alone. Call it only when there is room
+        to run the jobs, and do not cancel it: what came at that moment would wait out its lease.
+        """
+        return await self._source.claim(models, limit, block_s)
+
+    async def begin(self, claim: Claim) -> Begun | None:
+        """Starts an attempt; None when the job is not to run (closed, lost, expired, dead)."""
+        begun = await self.begin_batch([claim])
+        return begun[0] if begun else None
+
+    async def begin_batch(self, claims: Sequence[Claim]) -> list[Begun]:
+        """Starts several in one round trip; those that are not to run are left out."""
+        tokens = [secrets.token_hex(16) for _ in claims]
+        limits = self._options
+        commands: list[Command] = []
+        for claim, token in zip(claims, tokens, strict=True):
+            commands += [
+                call(
+                    "begin",
+                    [keys.prefix(claim.model)],
+                    *(claim.job_id, claim.lane, claim.entry, token, self._consumer),
+                    *(limits.max_attempts, limits.job_ttl_ms, limits.dead_letter_cap),
+                    *(failures.EXPIRED, failures.DEAD),
+                ),
+                ("GET", keys.payload(claim.model, claim.job_id)),
+            ]
+        replies = await execute(self._redis, *commands)
+        batch = []
+        pairs = zip(replies[::2], replies[1::2], strict=True)
+        for claim, token, (started, payload) in zip(claims, tokens, pairs, strict=True):
+            if started is None:
+                continue
+            attempts, deadline_ms, document = started
+            begun = Begun(
+                job_id=claim.job_id,
+                token=token,
+                payload=payload or b"",
+                document=document,
+                attempts=int(attempts),
+                deadline_ms=int(deadline_ms),
+                redelivered=int(attempts) > 1,
+                claim=claim,
+                begun_s=time.monotonic(),
+            )
+            if payload is None:  # evicted by a server that is set up to evict
+                await self.fail(begun, failures.PAYLOAD_LOST.encode())
+            else:
+                batch.append(begun)
+        return batch
+
+    async def extend(self, held: Sequence[Held]) -> list[Held]:
+        """Renews the leases of claims or begun jobs; returns those that are still this worker's.
+
+        Call it every third of the lease. A job past `job_time_limit_s` is not renewed any more and
+        not returned: its worker is to exit, since a hung computation cannot be stopped.
+        """
+        late_s = time.monotonic() - self._options.job_time_limit_s
+        alive: list[Held] = [one for one in held if _begun_s(one) >= late_s]
+        # A claim in reserve that was lost is found out by begin, which then drops it.
+        renewals = [self._renewal(one) for one in alive]
+        renewals += [self._renewal(claim) for claim in self._source.reserve]
+        owned = await execute(self._redis, *renewals) if renewals else []
+        return [one for one, own in zip(alive, owned, strict=False) if own]
+
+    async def finish(self, begun: Begun, result: bytes) -> bool:
+        """Commits a result. False when another took the job over, or it was closed meanwhile.
+
+        True says that this call closed the job; if its cancel was requested, as canceled. Tries on
+        through an outage for `commit_patience_s`, and then raises QueueUnavailable.
+        """
+        return await self._commit(begun, State.SUCCEEDED, result=result)
+
+    async def fail(self, begun: Begun, failure: bytes) -> bool:
+        """Commits a failure (small JSON with `code` and `detail`); else as `finish`."""
+        return await self._commit(begun, State.FAILED, failure=failure)
+
+    async def is_canceled(self, begun: Begun) -> bool:
+        """Whether nobody wants the result any more: cancel requested, closed, lost, taken over."""
+        (values,) = await execute(
+            self._redis,
+            ("HMGET", keys.job(begun.model, begun.job_id), "state", "owner", "cancel"),
+        )
+        state, owner, cancel = values
+        return state != b"running" or owner != begun.token.encode() or cancel is not None
+
+    async def reclaim(self, models: Sequence[str], limit: int = 1) -> list[Claim]:
+        """Puts jobs whose lease ran out back into the queue, for all workers; claims some.
+
+        Returns up to `limit` redelivered claims (0 when there is no room), each to run alone.
+        Call it every half of the lease.
+        """
+        if not models:
+            return []
+        lapsed = ("idle", self._options.lease_ms, self._options.job_ttl_ms)
+        await execute(
+            self._redis, *(call("requeue", [keys.prefix(model)], *lapsed) for model in models)
+        )
+        return await self._source.redelivered(models, limit)
+
+    async def release(self, claims: Iterable[Claim] = ()) -> None:
+        """Hands claims that have not begun back to the queue, for another worker to take at once.
+
+        Also those that this queue holds in reserve. They count no attempt.
+        """
+        back = [*claims, *self._source.empty_reserve()]
+        if back:
+            await execute(
+                self._redis,
+                *(
+                    call(
+                        "release",
+                        [keys.prefix(claim.model)],
+                        *(claim.job_id, claim.lane, claim.entry, self._options.job_ttl_ms),
+                    )
+                    for claim in back
+                ),
+            )
+
+    @staticmethod
+    async def release_consumer(
+        redis: Redis, options: QueueOptions, consumer: str, models: Sequence[str]
+    ) -> int:
+        """Hands all that a dead worker held to others at once, and forgets the worker.
+
+        What had begun is redelivered, to run alone. Returns how many jobs that were.
+        """
+        held = ("consumer", consumer, options.job_ttl_ms)
+        return sum(
+            await execute(redis, *(call("requeue", [keys.prefix(m)], *held) for m in models))
+        )
+
+    def _renewal(self, held: Claim | Begun) -> Command:
+        claim, token = (held, "") if isinstance(held, Claim) else (held.claim, held.token)
+        return call(
+            "extend",
+            [keys.prefix(claim.model)],
+            *(claim.job_id, claim.lane, claim.entry, self._consumer, token),
+        )
+
+    async def _commit(
+        self, begun: Begun, state: State, *, result: bytes | None = None, failure: bytes = b""
+    ) -> bool:
+        staged = keys.staged(begun.model, begun.job_id, begun.token)
+        commands: list[Command] = []
+        if result is not None:
+            # Values never pass through a script's arguments, which copies them: staged, renamed.
+            commands.append(("SET", staged, result, "PX", keys.STAGED_TTL_MS))
+        commands.append(
+            call(
+                "finish",
+                [keys.prefix(begun.model), staged],
+                *(begun.job_id, begun.token, state.value, self._options.job_ttl_ms, failure),
+            )
+        )
+        end_s = time.monotonic() + self._options.commit_patience_s
+        while True:
+            try:
+                *_, closed = await execute(self._redis, *commands)
+            except QueueUnavailable:
+                if time.monotonic() >= end_s:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return bool(closed)
+
+
+def _begun_s(held: Claim | Begun) -> float:
+    return held.begun_s if isinstance(held, Begun) else math.inf

@@ -1,0 +1,1 @@
+"""Everything that crosses a wire: requests, jobs, results, model cards. Pydantic only."""

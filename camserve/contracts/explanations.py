@@ -1,0 +1,133 @@
+"""The answers: an explanation with its results, and what is said of models."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from camserve.contracts.base import Message
+from camserve.contracts.cards import CardState, InputSpec
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Diagnostic
+from camserve.contracts.states import State
+
+__all__ = [
+    "Explanation",
+    "Link",
+    "MapArray",
+    "MapSummary",
+    "ModelList",
+    "ModelSummary",
+    "Readiness",
+    "ResultSummary",
+    "TargetSummary",
+    "Timings",
+]
+
+
+class Link(Message):
+    href: str
+
+
+class TargetSummary(Message):
+    """What was explained, and the score that was differentiated."""
+
+    class_index: int | None = Field(description="The class, counted from 0; null if there is none.")
+    class_label: str | None = None
+    reduction: str | None = Field(None, description="The named reduction, if one was asked for.")
+    score: float | None = Field(description="The scalar that was differentiated.")
+
+
+class MapSummary(Message):
+    """The map at the feature layer's resolution, signed, and where to fetch the finished one."""
+
+    shape: tuple[int, ...] = Field(description="Feature layer's grid.")
+    dtype: str = "float32"
+    min: float | None = Field(description="Least value of the signed map.")
+    max: float | None = Field(description="Greatest value of the signed map.")
+    href: str
+    data: list[Any] | None = Field(None, description="The finished map, with `output.map=list`.")
+    npy_base64: str | None = Field(None, description="The same with `output.map=npy_base64`.")
+
+
+class ResultSummary(Message):
+    """One map: one target of one input."""
+
+    input: int
+    input_name: str | None = None
+    target: TargetSummary
+    feature_layer: str
+    reduction_layer: str
+    method: str
+    convention: str
+    map: MapSummary
+    overlay: Link
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+class Timings(Message):
+    """Milliseconds by the queue's clock; null while not known."""
+
+    queue: float | None = Field(None, description="From acceptance to the start of the attempt.")
+    compute: float | None = Field(None, description="On the worker, with its batch-mates.")
+    total: float | None = Field(None, description="From acceptance to completion.")
+
+
+class Explanation(Message):
+    """An explanation, in whatever state it is."""
+
+    id: str
+    state: State
+    model: str
+    model_version: str
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    deadline_at: datetime
+    attempts: int = Field(description="How often a worker began it.")
+    results: tuple[ResultSummary, ...] = ()
+    timings_ms: Timings = Timings()
+    error: FailureMessage | None = None
+    href: str
+
+
+class MapArray(Message):
+    """A finished map as JSON."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    convention: str
+    data: list[Any]
+
+
+class ModelSummary(Message):
+    """A model at a glance."""
+
+    name: str
+    title: str
+    description: str
+    task: str
+    state: CardState
+    problem: FailureMessage | None = None
+    classes: int | None = None
+    input: InputSpec | None = None
+    feature_layer: str | None = None
+    workers: int = Field(description="Live workers that serve it.")
+    resident_on: tuple[str, ...] = Field((), description="Devices that hold it ready.")
+    queue_depth: int = 0
+    href: str
+
+
+class ModelList(Message):
+    models: tuple[ModelSummary, ...]
+
+
+class Readiness(Message):
+    """Whether the service can explain something now, and if not, why."""
+
+    ready: bool
+    redis: bool
+    workers: int = Field(description="Live workers that have run their warm-up explanation.")
+    reason: str | None = None

@@ -1,0 +1,82 @@
+"""How a finished map is shown: chosen with the request, or later, at no device cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from camserve.contracts.base import Message
+
+__all__ = [
+    "Colormap",
+    "Convention",
+    "MapOptions",
+    "OutputOptions",
+    "PictureOptions",
+    "PictureStyle",
+    "Size",
+    "Upsampling",
+    "View",
+]
+
+Convention = Literal["camserve", "matlab", "paper", "pytorch-grad-cam", "captum", "torchcam"]
+Upsampling = Literal["nearest", "linear", "bicubic", "none"]
+Colormap = Literal["turbo", "viridis", "inferno", "magma", "jet", "gray"]
+View = Literal["overlay", "heatmap", "side_by_side", "contour"]
+Size = Annotated[
+    str,
+    StringConstraints(pattern=r"^(original|input|feature|[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4})$"),
+]
+
+SIZE_HELP = (
+    "`original`: the upload's own pixel grid; `input`: the grid that the model saw; `feature`: the "
+    "feature layer's grid; `640`: the upload's shape with its long side 640; `640x480`: width x "
+    "height."
+)
+
+
+class MapOptions(Message):
+    """Which array is made of the signed map."""
+
+    convention: Convention | None = Field(
+        None, description="Order of ReLU, up-sampling and normalisation; default: the request's."
+    )
+    upsampling: Upsampling | None = Field(
+        None, description="Interpolation; default: the request's, or the convention's own."
+    )
+    size: Size | None = Field(None, description=f"{SIZE_HELP} Default: `original`.")
+
+
+class PictureStyle(Message):
+    """How a map is drawn."""
+
+    view: View = Field(
+        "overlay",
+        description="Colours over the picture, colours alone, both side by side, or contour lines.",
+    )
+    colormap: Colormap = Field("turbo", description="Colour map.")
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.6, description="Opacity of the strongest evidence."
+    )
+    threshold: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Evidence below this share of the range gets no colour."
+    )
+    color_bar: bool = Field(default=False, description="Draw a colour bar with the map's range.")
+    scale: Literal["each", "shared"] = Field(
+        "each", description="Scale each map to its own range, or all of the request to one."
+    )
+
+
+class PictureOptions(MapOptions, PictureStyle):
+    """A picture of a map: which array, and how it is drawn. Its default size is that of the copy
+    of the upload that the service keeps (long side at most `CAMSERVE_PICTURE_PX`)."""
+
+
+class OutputOptions(PictureStyle):
+    """What the JSON answer holds besides links, and how a picture answer looks."""
+
+    map: Literal["link", "list", "npy_base64"] = Field(
+        "link", description="A link to the map (default), or the map itself in the answer."
+    )
+    size: Size | None = Field(None, description=f"Of the map and the picture. {SIZE_HELP}")

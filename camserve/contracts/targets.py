@@ -1,0 +1,112 @@
+"""Targets: what an explanation explains. Exactly one kind each; indices start at 0."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+from camserve.contracts.base import Message
+
+__all__ = [
+    "MAX_CLASS_INDICES",
+    "TARGET_KEYS",
+    "ClassIndexTarget",
+    "ClassLabelTarget",
+    "ReductionName",
+    "ReductionParameters",
+    "ReductionTarget",
+    "Target",
+    "TopTarget",
+]
+
+MAX_CLASS_INDICES = 1000
+
+Index = Annotated[int, Field(ge=0, strict=True)]
+ReductionName = Literal[
+    "class_score",
+    "class_margin",
+    "log_odds",
+    "output",
+    "sum",
+    "mean",
+    "max",
+    "norm",
+    "entropy",
+]
+
+
+class ClassIndexTarget(Message):
+    """A class by its index, or a list of classes (one map each)."""
+
+    class_index: Index | Annotated[tuple[Index, ...], Field(min_length=1, max_length=1000)] = Field(
+        description="Class index, counted from 0 (MATLAB counts from 1), or a list of them.",
+        examples=[281],
+    )
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        return (self.class_index,) if isinstance(self.class_index, int) else self.class_index
+
+
+class ClassLabelTarget(Message):
+    """A class by its label, as the model card spells it."""
+
+    class_label: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
+        description="Class label of the model card; case does not matter.", examples=["tabby cat"]
+    )
+
+
+class TopTarget(Message):
+    """The best classes of this very input, best first: one map each."""
+
+    top: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(
+        description="How many of the best classes to explain.", examples=[3]
+    )
+
+
+class ReductionParameters(Message):
+    """Parameters of a named reduction; which of them it takes depends on the reduction."""
+
+    class_index: Index | None = None
+    against: Index | None = None
+    index: Index | None = None
+
+
+class ReductionTarget(Message):
+    """A named reduction: a differentiable scalar of the reduction layer's output."""
+
+    reduction: ReductionName = Field(description="Name of the reduction.", examples=["entropy"])
+    params: ReductionParameters = ReductionParameters()
+
+
+_KINDS: dict[str, type[Message]] = {
+    "class_index": ClassIndexTarget,
+    "class_label": ClassLabelTarget,
+    "top": TopTarget,
+    "reduction": ReductionTarget,
+}
+TARGET_KEYS = tuple(_KINDS)
+
+
+def _kind(value: Any) -> str | None:
+    """The one key that says which kind of target this is; None if there is none or several."""
+    if isinstance(value, dict):
+        present = [key for key in TARGET_KEYS if key in value]
+        return present[0] if len(present) == 1 else None
+    return next((key for key, kind in _KINDS.items() if isinstance(value, kind)), None)
+
+
+Target = Annotated[
+    Annotated[ClassIndexTarget, Tag("class_index")]
+    | Annotated[ClassLabelTarget, Tag("class_label")]
+    | Annotated[TopTarget, Tag("top")]
+    | Annotated[ReductionTarget, Tag("reduction")],
+    Discriminator(
+        _kind,
+        custom_error_type="one_target",
+        custom_error_message="a target has exactly one of class_index, class_label, top, reduction",
+    ),
+]
+
+assert set(get_args(ReductionName))  # noqa: S101

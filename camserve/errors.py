@@ -1,0 +1,384 @@
+"""Every error that camserve raises on purpose, in one tree.
+
+    CamserveError
+    ├── RequestError           the caller can mend it
+    │   ├── MalformedRequest   ── EmptyBody
+    │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput
+    │   ├── UnsupportedMediaType, UnreadableImage, CorruptImage
+    │   ├── TooLarge, NotAcceptable, IdempotencyConflict, NotReady, Canceled
+    │   └── UnknownName        ── ModelNotFound, ExplanationNotFound, LayerNotFound
+    ├── ModelError             the model or its card is at fault
+    │   ├── InvalidCard, UnsupportedModel
+    │   ├── ModelUnavailable, ModelLoading
+    │   └── NotExplainable, ShapeMismatch
+    ├── ServiceError           the service cannot do it now
+    │   └── QueueFull, QueueUnavailable, NoWorker, DeadlineExceeded, DeadLettered
+    └── Failure                an error that happened in another process, carried by its code
+
+An error says what is wrong and what to do about it; it knows nothing of HTTP. `app/problems.py`
+holds the one table from code to status.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, ClassVar
+
+__all__ = [
+    "CamserveError",
+    "Canceled",
+    "ClassIndexOutOfRange",
+    "CorruptImage",
+    "DeadLettered",
+    "DeadlineExceeded",
+    "EmptyBody",
+    "ErrorCode",
+    "ExplanationNotFound",
+    "Failure",
+    "IdempotencyConflict",
+    "InvalidCard",
+    "InvalidInput",
+    "InvalidRequest",
+    "LayerNotFound",
+    "MalformedRequest",
+    "ModelError",
+    "ModelLoading",
+    "ModelNotFound",
+    "ModelUnavailable",
+    "NoWorker",
+    "NotAcceptable",
+    "NotExplainable",
+    "NotReady",
+    "QueueFull",
+    "QueueUnavailable",
+    "RequestError",
+    "ServiceError",
+    "ShapeMismatch",
+    "TooLarge",
+    "UnknownLabel",
+    "UnknownName",
+    "UnreadableImage",
+    "UnsupportedMediaType",
+    "UnsupportedModel",
+    "near_names",
+]
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, for machines. A code is part of the API: it is never renamed."""
+
+    MALFORMED_REQUEST = "malformed_request"
+    EMPTY_BODY = "empty_body"
+    INVALID_REQUEST = "invalid_request"
+    INVALID_INPUT = "invalid_input"
+    CLASS_INDEX_OUT_OF_RANGE = "class_index_out_of_range"
+    UNKNOWN_LABEL = "unknown_label"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    UNREADABLE_IMAGE = "unreadable_image"
+    CORRUPT_IMAGE = "corrupt_image"
+    TOO_LARGE = "too_large"
+    NOT_ACCEPTABLE = "not_acceptable"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    NOT_READY = "not_ready"
+    CANCELED = "canceled"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    MODEL_NOT_FOUND = "model_not_found"
+    EXPLANATION_NOT_FOUND = "explanation_not_found"
+    LAYER_NOT_FOUND = "layer_not_found"
+    INVALID_CARD = "invalid_card"
+    UNSUPPORTED_MODEL = "unsupported_model"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    MODEL_LOADING = "model_loading"
+    NOT_EXPLAINABLE = "not_explainable"
+    SHAPE_MISMATCH = "shape_mismatch"
+    QUEUE_FULL = "queue_full"
+    QUEUE_UNAVAILABLE = "queue_unavailable"
+    NO_WORKER = "no_worker"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    DEAD_LETTERED = "dead_lettered"
+    INTERNAL = "internal"
+
+
+class CamserveError(Exception):
+    """Base of all errors raised on purpose.
+
+    `code` is for machines, `str(error)` for people, `extensions` are JSON-ready members that help
+    to mend the request (the range, the candidates, the limit, `retry_after_s`).
+    """
+
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
+
+    def __init__(self, detail: str, **extensions: Any) -> None:
+        super().__init__(detail)
+        self.extensions: dict[str, Any] = extensions
+
+    @property
+    def error_code(self) -> ErrorCode:
+        """The code of this very error; a `Failure` carries another process's."""
+        return self.code
+
+
+class RequestError(CamserveError):
+    """The caller can mend it by changing the request."""
+
+
+class MalformedRequest(RequestError):
+    """The bytes cannot be parsed as what they claim to be."""
+
+    code = ErrorCode.MALFORMED_REQUEST
+
+
+class EmptyBody(MalformedRequest):
+    code = ErrorCode.EMPTY_BODY
+
+    def __init__(self) -> None:
+        super().__init__("the request has no body: send an image, a form or a JSON document")
+
+
+class InvalidRequest(RequestError):
+    """Readable, but it asks for something that has no meaning."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
+class InvalidInput(InvalidRequest):
+    """An input tensor that the model cannot take (shape, dtype, non-finite values)."""
+
+    code = ErrorCode.INVALID_INPUT
+
+
+class ClassIndexOutOfRange(InvalidRequest):
+    code = ErrorCode.CLASS_INDEX_OUT_OF_RANGE
+
+    def __init__(self, class_index: int, classes: int) -> None:
+        super().__init__(
+            f"class index {class_index} is out of range: the model has {classes} classes, "
+            f"0 to {classes - 1} (indices start at 0)",
+            class_index=class_index,
+            minimum=0,
+            maximum=classes - 1,
+        )
+
+
+class UnknownLabel(InvalidRequest):
+    code = ErrorCode.UNKNOWN_LABEL
+
+    def __init__(self, label: str, labels: Sequence[str]) -> None:
+        near = near_names(label, labels)
+        hint = f"; did you mean {_quoted(near)}?" if near else ""
+        if not labels:
+            hint = "; the model has no labels: give a class_index"
+        super().__init__(f"the model has no class label {label!r}{hint}", label=label, near=near)
+
+
+class UnsupportedMediaType(RequestError):
+    code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
+
+
+class UnreadableImage(RequestError):
+    """The bytes are not an image of a kind that camserve reads."""
+
+    code = ErrorCode.UNREADABLE_IMAGE
+
+
+class CorruptImage(RequestError):
+    """An image by its first bytes, but truncated or damaged."""
+
+    code = ErrorCode.CORRUPT_IMAGE
+
+
+class TooLarge(RequestError):
+    """More bytes, pixels or numbers than the service accepts."""
+
+    code = ErrorCode.TOO_LARGE
+
+
+class NotAcceptable(RequestError):
+    code = ErrorCode.NOT_ACCEPTABLE
+
+    def __init__(self, asked: str, possible: Sequence[str]) -> None:
+        super().__init__(
+            f"cannot answer as {asked!r}: possible are {', '.join(possible)}",
+            possible=list(possible),
+        )
+
+
+class IdempotencyConflict(RequestError):
+    code = ErrorCode.IDEMPOTENCY_CONFLICT
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the idempotency key {key!r} was used with another request: use a new key, "
+            "or repeat the first request unchanged"
+        )
+
+
+class NotReady(RequestError):
+    """The explanation has no result yet, or never will have."""
+
+    code = ErrorCode.NOT_READY
+
+
+class Canceled(RequestError):
+    code = ErrorCode.CANCELED
+
+    def __init__(self) -> None:
+        super().__init__("the explanation was canceled")
+
+
+class UnknownName(RequestError):
+    """A name that nothing bears; the near ones are listed."""
+
+    code = ErrorCode.NOT_FOUND
+
+
+class ModelNotFound(UnknownName):
+    code = ErrorCode.MODEL_NOT_FOUND
+
+    def __init__(self, model: str, models: Iterable[str]) -> None:
+        known = sorted(models)
+        near = near_names(model, known)
+        hint = f"; did you mean {_quoted(near)}?" if near else ""
+        if not near and known:
+            hint = f"; there are {_quoted(known[:10])}"
+        super().__init__(f"there is no model {model!r}{hint}", model=model, near=near or known[:10])
+
+
+class ExplanationNotFound(UnknownName):
+    code = ErrorCode.EXPLANATION_NOT_FOUND
+
+    def __init__(self, explanation_id: str) -> None:
+        super().__init__(
+            f"there is no explanation {explanation_id!r}: it may have outlived its time to live; "
+            "ask again",
+            id=explanation_id,
+        )
+
+
+class LayerNotFound(UnknownName):
+    code = ErrorCode.LAYER_NOT_FOUND
+
+    def __init__(self, layer: str, candidates: Sequence[str]) -> None:
+        near = near_names(layer, candidates)
+        hint = f"; did you mean {_quoted(near)}?" if near else ""
+        super().__init__(
+            f"the model has no layer {layer!r}{hint}", layer=layer, candidates=list(candidates)
+        )
+
+
+class ModelError(CamserveError):
+    """The model, its files or its card are at fault."""
+
+
+class InvalidCard(ModelError):
+    code = ErrorCode.INVALID_CARD
+
+
+class UnsupportedModel(ModelError):
+    """A model file of a kind that camserve does not load, with the way out."""
+
+    code = ErrorCode.UNSUPPORTED_MODEL
+
+
+class ModelUnavailable(ModelError):
+    """The model could not be loaded (no network, missing package or file): reason and way out."""
+
+    code = ErrorCode.MODEL_UNAVAILABLE
+
+
+class ModelLoading(ModelError):
+    """The model is being loaded for the first time; ask again."""
+
+    code = ErrorCode.MODEL_LOADING
+
+
+class NotExplainable(ModelError):
+    """No Grad-CAM exists for this pair of layers (nothing spatial, never ran, no gradient path)."""
+
+    code = ErrorCode.NOT_EXPLAINABLE
+
+
+class ShapeMismatch(ModelError):
+    """Tensors that must have the same shape do not."""
+
+    code = ErrorCode.SHAPE_MISMATCH
+
+
+class ServiceError(CamserveError):
+    """Nothing is wrong with the request; the service cannot do it now."""
+
+
+class QueueFull(ServiceError):
+    code = ErrorCode.QUEUE_FULL
+
+    def __init__(self, model: str, depth: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"{depth} explanations are waiting for model {model!r}; try again in {retry_after_s} s",
+            limit=depth,
+            retry_after_s=retry_after_s,
+        )
+
+
+class QueueUnavailable(ServiceError):
+    code = ErrorCode.QUEUE_UNAVAILABLE
+
+    def __init__(self, retry_after_s: int = 2) -> None:
+        super().__init__(
+            f"the queue (Redis) cannot be reached; try again in {retry_after_s} s",
+            retry_after_s=retry_after_s,
+        )
+
+
+class NoWorker(ServiceError):
+    code = ErrorCode.NO_WORKER
+
+    def __init__(self, model: str | None, retry_after_s: int = 5) -> None:
+        what = f"model {model!r}" if model else "any model"
+        super().__init__(
+            f"no live worker serves {what}; start one with `python -m workers`, "
+            f"or try again in {retry_after_s} s",
+            retry_after_s=retry_after_s,
+        )
+
+
+class DeadlineExceeded(ServiceError):
+    code = ErrorCode.DEADLINE_EXCEEDED
+
+    def __init__(self, detail: str = "the deadline passed before the explanation was made") -> None:
+        super().__init__(detail)
+
+
+class DeadLettered(ServiceError):
+    """Given up after the allowed number of attempts."""
+
+    code = ErrorCode.DEAD_LETTERED
+
+
+class Failure(CamserveError):
+    """An error of another process, rebuilt from its message."""
+
+    def __init__(self, code: ErrorCode, detail: str, **extensions: Any) -> None:
+        super().__init__(detail, **extensions)
+        self._code = code
+
+    @property
+    def error_code(self) -> ErrorCode:
+        return self._code
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """Up to five of `names` that look like `name`, best first, whatever their case."""
+    by_folded: dict[str, str] = {}
+    for known in names:
+        by_folded.setdefault(known.casefold(), known)
+    folded = name.casefold()
+    close = difflib.get_close_matches(folded, by_folded, n=5, cutoff=0.5)
+    holding = [key for key in by_folded if folded and folded in key and key not in close]
+    return [by_folded[key] for key in (*close, *sorted(holding, key=len))][:5]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

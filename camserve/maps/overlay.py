@@ -1,0 +1,145 @@
+"""The pictures that people look at: a map over its photograph, by itself, or beside it.
+
+The opacity follows the map. Where there is no evidence the photograph stays as it is, and it is
+the peak that has `alpha`; an even opacity would drown the picture in the colour of zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camserve.errors import InvalidRequest
+from camserve.maps.color_bar import with_color_bar
+from camserve.maps.colormaps import DEFAULT_COLORMAP, colour_image, quantise
+from camserve.maps.contour import with_contours
+from camserve.maps.orientation import as_stored, upright
+
+__all__ = ["DEFAULT_ALPHA", "VIEWS", "View", "overlay"]
+
+View = Literal["overlay", "heatmap", "side_by_side", "contour"]
+
+VIEWS: Final[tuple[View, ...]] = get_args(View)
+DEFAULT_ALPHA: Final = 0.6
+
+# The opacity rises smoothly from nothing at _CLEAR to all of alpha at _FULL. Chosen by eye, on
+# bright and dark photographs.
+_CLEAR: Final = 0.05
+_FULL: Final = 0.65
+
+
+def overlay(
+    picture: Image.Image,
+    unit: NDArray[np.floating[Any]],
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    colormap: str = DEFAULT_COLORMAP,
+    alpha: float = DEFAULT_ALPHA,
+    threshold: float = 0.0,
+    view: View = "overlay",
+    color_bar: bool = False,
+    color_bar_range: tuple[float, float] = (0.0, 1.0),
+    orientation: int = 1,
+) -> Image.Image:
+    """A picture of the map `unit` (h, w), in [0, 1], registered to `picture`.
+
+    - `overlay`: the photograph under the map's colours; `alpha` (0 to 1) is their opacity where
+      the map is high. No colour where `mask` (h, w) is false: the model did not see that.
+    - `heatmap`: the colours alone, opaque; transparent (RGBA) where there is no colour.
+    - `side_by_side`: the photograph, and the overlay to its right.
+    - `contour`: the photograph with lines at a quarter, a half and three quarters of the range.
+
+    What lies below `threshold` (0 to 1) has no colour either. `picture` may be of any mode, and is
+    resized to (w, h) when it is larger or smaller. `color_bar` adds a bar to the right, with the
+    numbers of `color_bar_range` at its ends. Bar and neighbour stand where they should once the
+    viewer has turned the picture by its EXIF `orientation`.
+
+    Returns an RGB picture (RGBA for a heat map with gaps); it is (w, h) without bar and neighbour.
+    Raises InvalidRequest for alpha or threshold outside [0, 1], an unknown view or colour map, and
+    a map or mask that is not (h, w).
+    """
+    _check(unit, mask, view, {"alpha": alpha, "threshold": threshold})
+    coloured = mask
+    if threshold > 0.0:
+        coloured = unit >= threshold if mask is None else (unit >= threshold) & mask
+    if view == "heatmap":
+        result = _heatmap(unit, coloured, colormap)
+    else:
+        photograph = _fitted(picture, (unit.shape[1], unit.shape[0]))
+        if view == "contour":
+            result = with_contours(photograph, unit, mask=mask, name=colormap, lowest=threshold)
+        else:
+            result = _blend(photograph, unit, coloured, colormap, alpha)
+    if view != "side_by_side" and not color_bar:
+        return result
+    result = upright(result, orientation)
+    if view == "side_by_side":
+        result = _beside(upright(photograph, orientation), result)
+    if color_bar:
+        result = with_color_bar(result, colormap, color_bar_range)
+    return as_stored(result, orientation)
+
+
+def _check(
+    unit: NDArray[np.floating[Any]],
+    mask: NDArray[np.bool_] | None,
+    view: str,
+    shares: dict[str, float],
+) -> None:
+    if view not in VIEWS:
+        raise InvalidRequest(
+            f"there is no view {view!r}: use one of {', '.join(VIEWS)}", field="view"
+        )
+    for name, share in shares.items():
+        if not 0.0 <= share <= 1.0:
+            raise InvalidRequest(f"{name} is a number from 0 to 1, not {share}", field=name)
+    if unit.ndim != 2 or unit.size == 0 or (mask is not None and mask.shape != unit.shape):
+        raise InvalidRequest(
+            f"a picture needs a map of height x width, with a mask of the same size: the map is "
+            f"{list(unit.shape)}, the mask {None if mask is None else list(mask.shape)}"
+        )
+
+
+def _blend(
+    photograph: Image.Image,
+    unit: NDArray[np.floating[Any]],
+    coloured: NDArray[np.bool_] | None,
+    colormap: str,
+    alpha: float,
+) -> Image.Image:
+    """The photograph under the colours, which are the more opaque the higher the map."""
+    levels = quantise(unit)
+    rise = np.clip((np.linspace(0.0, 1.0, 256) - _CLEAR) / (_FULL - _CLEAR), 0.0, 1.0)
+    smooth = rise * rise * (3.0 - 2.0 * rise)
+    opacity = (255.0 * alpha * smooth + 0.5).astype(np.uint8)[levels]
+    if coloured is not None:
+        opacity *= coloured
+    return Image.composite(colour_image(levels, colormap), photograph, Image.fromarray(opacity))
+
+
+def _heatmap(
+    unit: NDArray[np.floating[Any]], coloured: NDArray[np.bool_] | None, colormap: str
+) -> Image.Image:
+    colours = colour_image(quantise(unit), colormap)
+    if coloured is not None and not coloured.all():
+        colours.putalpha(Image.fromarray(coloured.astype(np.uint8) * np.uint8(255)))
+    return colours
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """`picture` as RGB of `size` (w, h)."""
+    if picture.size == size:
+        return picture.convert("RGB")
+    # The gap of 3 lets Pillow shrink a large photograph in two steps, without a visible trace.
+    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    gap = max(2, left.width // 80)
+    both = Image.new("RGB", (left.width + gap + right.width, left.height), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + gap, 0))
+    return both

@@ -1,0 +1,19 @@
+"""The queue's options as the settings give them: front ends and workers must agree on them."""
+
+from __future__ import annotations
+
+from camserve.broker import QueueOptions
+from camserve.settings import Settings
+
+__all__ = ["queue_options"]
+
+
+def queue_options(settings: Settings) -> QueueOptions:
+    return QueueOptions(
+        lease_s=settings.lease_s,
+        max_attempts=settings.max_attempts,
+        depth_cap=settings.queue_depth,
+        job_ttl_s=settings.job_ttl_s,
+        # the worker ends explanations and loads at their own limits; this is the outer one
+        job_time_limit_s=max(settings.job_time_limit_s, settings.load_time_limit_s),
+    )

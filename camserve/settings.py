@@ -1,0 +1,104 @@
+"""All settings, in one place: environment variables `CAMSERVE_<NAME>`, read once and passed in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = ["PREFIX", "Settings"]
+
+PREFIX = "CAMSERVE_"
+TEST_PREFIX = "CAMSERVE_TEST_"  # read by the test suite, never by the service
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Immutable; units are in the names; a misspelt variable is an error."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # where
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port of the API.")
+    redis_url: str | None = Field(
+        None, description="Redis or Valkey >= 6.2; without it `serve` starts a private server."
+    )
+    state_dir: Path = Field(
+        Path(".camserve"), description="Folder of the private server: socket, data, lock."
+    )
+    models_dir: Path = Field(Path("models"), description="The model repository.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message that is logged."
+    )
+
+    # what a request may hold
+    max_body_mb: Annotated[float, Field(gt=0)] = Field(20, description="Largest request body.")
+    max_megapixels: Annotated[float, Field(gt=0)] = Field(50, description="Largest picture.")
+    max_inputs: Count = Field(32, description="Inputs a request.")
+    max_targets: Count = Field(16, description="Targets a request; a listed class counts as one.")
+    max_output_megapixels: Annotated[float, Field(gt=0)] = Field(
+        16, description="Largest map or picture that is answered."
+    )
+    picture_px: Annotated[int, Field(ge=64, le=8192)] = Field(
+        1024, description="Long side of the copy of an upload that overlays are drawn on."
+    )
+
+    # how long
+    sync_wait_s: Seconds = Field(30, description="How long a call waits before it becomes a 202.")
+    deadline_s: Seconds = Field(60, description="Deadline of a job that names none.")
+    max_deadline_s: Seconds = Field(3600, description="Longest deadline a job may name.")
+    job_ttl_s: Seconds = Field(3600, description="How long an explanation can be fetched.")
+    job_time_limit_s: Seconds = Field(120, description="Longest run of one batch.")
+    load_time_limit_s: Seconds = Field(900, description="Longest load of one model, with download.")
+    retry_load_s: Seconds = Field(60, description="Wait before a failed load is tried again.")
+    lease_s: Seconds = Field(30, description="How long a silent worker keeps its jobs.")
+    drain_s: Seconds = Field(20, description="How long a stopping process may finish its work.")
+
+    # how much
+    queue_depth: Count = Field(256, description="Waiting jobs a model before 429.")
+    max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
+    devices: CommaSeparated = Field(
+        ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."
+    )
+    max_batch: Count = Field(8, description="Inputs that share one forward pass.")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="CPU threads a worker computes with; 0: torch's choice."
+    )
+    memory_budget_mb: Count = Field(
+        4096, description="Weights kept resident a worker; least recently used out first."
+    )
+    preload: Literal["local", "none"] = Field(
+        "local", description="Load models with local files at start, or all on first use."
+    )
+    factories: CommaSeparated = Field(
+        (), description="Callables that `factory:` cards may name: `package.module:callable`."
+    )
+
+    @classmethod
+    def from_environment(cls, **overrides: Any) -> Self:
+        """Settings of the environment; raises ValueError for a variable that means nothing."""
+        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields}
+        present = {name for name in map(str.upper, os.environ) if name.startswith(PREFIX)}
+        unknown = sorted(name for name in present - known if not name.startswith(TEST_PREFIX))
+        if unknown:
+            raise ValueError(f"unknown setting {unknown[0]}: see docs/settings.md")
+        return cls(**overrides)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in ("devices", "factories"):
+            if isinstance(value := values.get(name), str):
+                values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+        return values
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 1_000_000)

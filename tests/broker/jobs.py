@@ -1,0 +1,57 @@
+"""Short ways to say what the tests do all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from camserve.broker import Begun, Claim, JobQueue, Priority, WorkerQueue, keys, new_job_id
+
+MODEL = "resnet"
+
+
+async def submit(queue: JobQueue, job_id: str | None = None, **changes: Any) -> str:
+    job = {
+        "job_id": job_id or new_job_id(changes.pop("model", MODEL)),
+        "priority": Priority.INTERACTIVE,
+        "time_to_deadline_ms": 10_000,
+        "payload": b"payload",
+        "document": b"{}",
+    } | changes
+    return (await queue.enqueue(**job)).job_id
+
+
+async def claim_one(worker: WorkerQueue, model: str = MODEL) -> Claim:
+    (claim,) = await worker.claim([model], 1, 2.0)
+    return claim
+
+
+async def begin_one(worker: WorkerQueue, model: str = MODEL) -> Begun:
+    begun = await worker.begin(await claim_one(worker, model))
+    assert begun is not None
+    return begun
+
+
+async def eventually(look: Callable[[], Awaitable[Any]], limit_s: float = 3.0) -> Any:
+    """For what only time brings about, such as a lease running out."""
+    end_s = time.monotonic() + limit_s
+    while not (found := await look()):
+        assert time.monotonic() < end_s, "it never came about"
+        await asyncio.sleep(0.005)
+    return found
+
+
+async def assert_at_rest(redis: Redis) -> None:
+    """Invariant 9: nothing in the streams, nothing pending, and all else passes away."""
+    for name in await redis.keys():
+        key = name.decode()
+        if ":stream:" in key:
+            assert await redis.xlen(key) == 0, key
+            for group in await redis.xinfo_groups(key):
+                assert group["pending"] == 0, key
+        if key not in (keys.CARDS, keys.WORKERS) and not key.endswith(":dead"):
+            assert await redis.pttl(key) > 0, key

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from camserve.broker import JobQueue, Priority, QueueOptions, WorkerQueue
+from tests.broker.conftest import WorkerMaker
+from tests.broker.jobs import MODEL, assert_at_rest, begin_one, claim_one, submit
+
+pytestmark = pytest.mark.anyio
+
+BULK = Priority.BULK
+
+
+async def test_interactive_goes_before_bulk_and_the_batch_is_topped_up(
+    queue: JobQueue, worker: WorkerMaker
+):
+    bulk = [await submit(queue, priority=BULK) for _ in range(3)]
+    quick = [await submit(queue) for _ in range(2)]
+    w = worker()
+    assert [c.job_id for c in await w.claim([MODEL], 4, 0)] == [*quick, *bulk[:2]]
+    assert [c.job_id for c in await w.claim([MODEL], 4, 0)] == bulk[2:]
+    assert await w.claim([MODEL], 4, 0) == []
+
+
+async def test_one_batch_is_of_one_model_and_models_take_turns(
+    queue: JobQueue, worker: WorkerMaker
+):
+    for _ in range(4):
+        await submit(queue, model="a")
+    b, c = await submit(queue, model="b"), await submit(queue, model="c", priority=BULK)
+    w = worker()
+    batches = [await w.claim(["a", "b", "c"], 2, 0) for _ in range(4)]
+    assert [[claim.model for claim in batch] for batch in batches] == [
+        ["a", "a"],
+        ["b"],  # in turn, although more of a wait
+        ["a", "a"],
+        ["c"],  # bulk after all that is interactive
+    ]
+    assert [batches[1][0].job_id, batches[3][0].job_id] == [b, c]
+
+
+async def test_an_idle_worker_wakes_at_once_and_tops_up(queue: JobQueue, worker: WorkerMaker):
+    waiting = asyncio.create_task(worker().claim(["other", MODEL], 8, 2.0))
+    await asyncio.sleep(0.05)  # it blocks by now
+    start_s = asyncio.get_running_loop().time()
+    job_id = await submit(queue)
+    assert [c.job_id for c in await waiting] == [job_id]
+    assert asyncio.get_running_loop().time() - start_s < 0.5
+
+
+async def test_an_idle_worker_gives_up_after_a_while(worker: WorkerMaker):
+    assert await worker().claim([MODEL], 1, 0.02) == []
+    assert await worker().claim([], 1, 0.02) == []
+
+
+async def test_what_came_along_is_kept_leased_and_served_next(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, options: QueueOptions
+):
+    """XREADGROUP COUNT 1 answers one entry per stream: here jobs came just before it blocked."""
+    w = worker()
+    await w.claim(["a", "b"], 1, 0)  # makes the groups
+    ids = {
+        await submit(queue, model="a"),
+        await submit(queue, model="a", priority=BULK),
+        await submit(queue, model="b"),
+    }
+    source = w._source
+    first = await source._block(["a", "b"], 0.1)
+    assert first is not None
+    assert len(source.reserve) == 2
+    await asyncio.sleep(0.15)
+    assert await w.extend([first]) == [first]
+    await asyncio.sleep(0.15)
+    assert await worker("w2").reclaim(["a", "b"]) == []  # the extension reached the reserve
+    second = await w.claim(["a", "b"], 1, 0)
+    assert len(second) == 1
+    begun = await w.begin_batch([first, *second])
+    assert len(begun) == 2
+    for one in begun:
+        assert await w.finish(one, b"r")
+    await w.release()  # the rest goes back
+    left = await worker("w2").claim(["a", "b"], 8, 0)
+    assert {first.job_id, second[0].job_id, left[0].job_id} == ids
+
+
+async def test_a_released_claim_is_had_by_another_at_once(queue: JobQueue, worker: WorkerMaker):
+    job_id = await submit(queue, priority=BULK)
+    w1, w2 = worker("w1"), worker("w2")
+    claim = await claim_one(w1)
+    waiting = asyncio.create_task(w2.claim([MODEL], 1, 2.0))
+    await asyncio.sleep(0.02)
+    await w1.release([claim])
+    (taken,) = await waiting
+    assert taken.job_id == job_id
+    assert not taken.redelivered
+    assert await w1.begin(claim) is None  # no longer ours
+    begun = await w2.begin(taken)
+    assert begun is not None
+    assert begun.attempts == 1
+    await w1.release([claim])  # releasing what is lost does nothing
+    assert await queue.depth(MODEL) == 1
+
+
+async def test_what_a_dead_worker_held_goes_back_at_once(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, options: QueueOptions
+):
+    begun_id, waiting_id = await submit(queue), await submit(queue, priority=BULK)
+    dead, heir = worker("dead"), worker("heir")
+    claims = await dead.claim([MODEL], 8, 0)
+    lost = await dead.begin(claims[0])
+    assert lost is not None
+    back = await WorkerQueue.release_consumer(redis, options, "dead", [MODEL, "other"])
+    assert back == 2
+    first = await heir.claim([MODEL], 8, 0)
+    assert [(c.job_id, c.redelivered) for c in first] == [(begun_id, True)]  # alone
+    second = await heir.claim([MODEL], 8, 0)
+    assert [(c.job_id, c.redelivered) for c in second] == [(waiting_id, False)]
+    for claim in (*first, *second):
+        begun = await heir.begin(claim)
+        assert begun is not None
+        assert begun.redelivered == claim.redelivered
+        assert begun.attempts == 1 + claim.redelivered
+        assert await heir.finish(begun, b"heir")
+    assert not await dead.finish(lost, b"dead")
+    assert await queue.result(begun_id) == b"heir"
+    for lane in ("interactive", "bulk", "redelivered"):
+        consumers = await redis.xinfo_consumers(f"cam:{{{MODEL}}}:stream:{lane}", "workers")
+        assert b"dead" not in [one["name"] for one in consumers]
+    await assert_at_rest(redis)
+
+
+async def test_every_worker_gets_its_share_of_redelivered_jobs(
+    queue: JobQueue, worker: WorkerMaker, redis: Redis, options: QueueOptions
+):
+    for _ in range(3):
+        await submit(queue)
+    dead = worker("dead")
+    await dead.begin_batch(await dead.claim([MODEL], 3, 0))
+    await WorkerQueue.release_consumer(redis, options, "dead", [MODEL])
+    for name in ("a", "b", "c"):
+        begun = await begin_one(worker(name))
+        assert begun.redelivered

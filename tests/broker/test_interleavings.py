@@ -1,0 +1,187 @@
+"""Several clients and workers at once, with crashes, stalls, cuts and cancels: what always holds.
+
+The numbers in the comments are those of the invariants of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+
+import pytest
+from redis.asyncio import Redis
+
+from camserve.broker import (
+    Begun,
+    JobQueue,
+    Priority,
+    QueueOptions,
+    State,
+    WorkerQueue,
+    connect,
+    keys,
+    new_job_id,
+)
+from camserve.errors import QueueFull
+from tests.broker.jobs import assert_at_rest
+
+pytestmark = pytest.mark.anyio
+
+OPTIONS = QueueOptions(
+    lease_s=0.1, fallback_look_s=0.05, depth_cap=12, job_ttl_s=60, reaper_lock_s=0.2
+)
+MODELS = ["a", "b"]
+JOBS_PER_CLIENT = 12
+EPSILON_S = 3.0  # two shared cores may be busy elsewhere
+
+# (4) An open job <=> one stream entry, and (5) the cap; looked at in one atomic step.
+SNAPSHOT = """
+local prefix, depth, open = KEYS[1], 0, 0
+for _, lane in ipairs({'redelivered', 'interactive', 'bulk'}) do
+  for _, entry in ipairs(redis.call('XRANGE', prefix .. 'stream:' .. lane, '-', '+')) do
+    depth = depth + 1
+    local job = redis.call('HMGET', prefix .. 'job:' .. entry[2][2], 'state', 'entry', 'lane')
+    if (job[1] ~= 'queued' and job[1] ~= 'running') or job[2] ~= entry[1] or job[3] ~= lane then
+      return {-1, entry[2][2]}
+    end
+  end
+end
+for _, name in ipairs(redis.call('KEYS', prefix:gsub('[{}]', '?') .. 'job:*')) do
+  local state = redis.call('HGET', name, 'state')
+  if state == 'queued' or state == 'running' then open = open + 1 end
+end
+return {open, depth}
+"""
+
+
+class Chaos:
+    def __init__(self, redis: Redis, queue: JobQueue, seed: int) -> None:
+        self.redis, self.queue = redis, queue
+        self.random = random.Random(seed)
+        self.executions: Counter[str] = Counter()
+        self.committed: dict[str, bytes] = {}
+        self.never: set[str] = set()
+        self.records: dict[str, State] = {}
+        self.poison: set[str] = set()
+        self.stop = asyncio.Event()
+        self.workers = 0
+
+    async def client(self) -> None:
+        for _ in range(JOBS_PER_CLIENT):
+            job_id = new_job_id(self.random.choice(MODELS))
+            if self.random.random() < 0.1:
+                self.poison.add(job_id)
+            deadline_s = self.random.choice([0.02, 0.5, 2.0])
+            again = self.random.choice([1, 1, 2])  # (11) the same id twice
+            await asyncio.gather(*(self._enqueue(job_id, deadline_s) for _ in range(again)))
+            if self.random.random() < 0.2:
+                await asyncio.sleep(self.random.random() * 0.05)
+                record = await self.queue.cancel(job_id)
+                if record and record.state is State.CANCELED and record.attempts == 0:
+                    self.never.add(job_id)
+            # (1) and (6): terminal by deadline + lease + epsilon.
+            limit_s = deadline_s + OPTIONS.lease_s + EPSILON_S
+            record = await self.queue.wait(job_id, limit_s)
+            assert record is not None
+            assert record.is_terminal, record
+            self.records[job_id] = record.state
+
+    async def _enqueue(self, job_id: str, deadline_s: float) -> None:
+        while True:
+            with contextlib.suppress(QueueFull):
+                await self.queue.enqueue(
+                    job_id=job_id,
+                    priority=self.random.choice(list(Priority)),
+                    time_to_deadline_ms=round(deadline_s * 1000),
+                    payload=job_id.encode(),
+                    document=b"{}",
+                )
+                return
+            await asyncio.sleep(0.01)
+
+    async def worker(self) -> None:
+        while not self.stop.is_set():
+            self.workers += 1
+            name = f"w{self.workers}"
+            queue = WorkerQueue(self.redis, OPTIONS, name)
+            with contextlib.suppress(Crash):
+                while not self.stop.is_set():
+                    await self._work(queue)
+            if self.random.random() < 0.5:  # else nobody notices, and the leases must run out
+                await WorkerQueue.release_consumer(self.redis, OPTIONS, name, MODELS)
+
+    async def _work(self, queue: WorkerQueue) -> None:
+        claims = await queue.reclaim(MODELS) if self.random.random() < 0.3 else []
+        claims = claims or await queue.claim(MODELS, self.random.choice([1, 4]), 0.02)
+        assert len({claim.model for claim in claims}) <= 1
+        assert len(claims) <= 1 or not any(claim.redelivered for claim in claims)
+        if claims and self.random.random() < 0.1:
+            await queue.release(claims)
+            return
+        batch = await queue.begin_batch(claims)
+        for begun in batch:
+            self.executions[begun.job_id] += 1
+            assert begun.payload == begun.job_id.encode()
+        if any(begun.job_id in self.poison for begun in batch) or self.random.random() < 0.05:
+            raise Crash
+        if self.random.random() < 0.1:
+            await asyncio.sleep(OPTIONS.lease_s * 1.5)  # as if stopped: past its lease
+        for begun in batch:
+            await self._commit(queue, begun)
+
+    async def _commit(self, queue: WorkerQueue, begun: Begun) -> None:
+        result = begun.token.encode()
+        if await queue.finish(begun, result) and begun.job_id not in self.never:
+            record = await self.queue.get(begun.job_id)
+            assert record is not None
+            if record.state is State.SUCCEEDED:
+                assert begun.job_id not in self.committed  # (2)
+                self.committed[begun.job_id] = result
+
+    async def oversee(self) -> None:
+        """Reaper, saboteur and inspector, until the end."""
+        while not self.stop.is_set():
+            await self.queue.reap()
+            if self.random.random() < 0.1:
+                kind = self.random.choice(["pubsub", "normal"])
+                await self.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            for model in MODELS:
+                open_jobs, depth = await self.redis.eval(SNAPSHOT, 1, keys.prefix(model))
+                assert open_jobs == depth  # (4)
+                assert depth <= OPTIONS.depth_cap  # (5)
+            await asyncio.sleep(0.01)
+
+
+class Crash(Exception):
+    """A worker process that is gone from one moment to the next."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_always_holds(redis_url: str, seed: int):
+    async with connect(redis_url) as redis, JobQueue(redis, OPTIONS) as queue:
+        chaos = Chaos(redis, queue, seed)
+        others = [asyncio.create_task(chaos.worker()) for _ in range(3)]
+        others.append(asyncio.create_task(chaos.oversee()))
+        try:
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(chaos.client() for _ in range(6)))
+        finally:
+            chaos.stop.set()
+            await asyncio.gather(*others)
+
+        assert len(chaos.records) == 6 * JOBS_PER_CLIENT
+        assert max(chaos.executions.values()) <= OPTIONS.max_attempts  # (3)
+        assert not chaos.never & set(chaos.executions)  # (7)
+        for job_id, state in chaos.records.items():
+            record = await queue.get(job_id)
+            assert record is not None
+            assert record.state is state  # (1) and (2): what a waiter saw stays
+            result = await queue.result(job_id)
+            assert result == (chaos.committed[job_id] if state is State.SUCCEEDED else None)
+            assert record.attempts == chaos.executions[job_id]
+            assert state is not State.DEAD or record.attempts == OPTIONS.max_attempts
+        reached = Counter(chaos.records.values())
+        assert reached[State.SUCCEEDED] > 20, reached
+        await assert_at_rest(redis)  # (9)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from camserve.broker import JobQueue, QueueOptions, State
+from tests.broker.conftest import WorkerMaker
+from tests.broker.jobs import begin_one, eventually, submit
+
+pytestmark = pytest.mark.anyio
+
+PATIENT = QueueOptions(fallback_look_s=30)
+
+
+async def test_a_waiter_is_woken_by_push(redis: Redis, worker: WorkerMaker):
+    async with JobQueue(redis, PATIENT) as queue:
+        job_id = await submit(queue)
+        waiting = [asyncio.create_task(queue.wait(job_id, 10.0)) for _ in range(3)]
+        w = worker()
+        begun = await begin_one(w)
+        await asyncio.sleep(0.02)
+        assert not any(task.done() for task in waiting)
+        start_s = time.monotonic()
+        await w.finish(begun, b"r")
+        for record in await asyncio.gather(*waiting):
+            assert record is not None
+            assert record.state is State.SUCCEEDED
+        assert time.monotonic() - start_s < 1
+        assert queue._notifications._waiters == {}
+
+
+async def test_a_waiter_wakes_although_every_notification_is_lost(
+    redis: Redis, worker: WorkerMaker, options: QueueOptions
+):
+    deaf = JobQueue(redis, options)  # never started: it has no subscription at all
+    job_id = await submit(deaf)
+    waiting = asyncio.create_task(deaf.wait(job_id, 10.0))
+    w = worker()
+    begun = await begin_one(w)
+    await asyncio.sleep(0.02)
+    start_s = time.monotonic()
+    await w.finish(begun, b"r")
+    record = await waiting
+    assert record is not None
+    assert record.state is State.SUCCEEDED
+    assert time.monotonic() - start_s < options.fallback_look_s + 0.5
+
+
+async def test_a_killed_subscription_comes_back_and_looks_again(redis: Redis, worker: WorkerMaker):
+    async with JobQueue(redis, PATIENT) as queue:
+        job_id = await submit(queue)
+        waiting = asyncio.create_task(queue.wait(job_id, 10.0))
+        w = worker()
+        begun = await begin_one(w)
+        # The job closes while nobody listens: the news is lost, the resubscription is not.
+        pipeline = redis.pipeline()
+        pipeline.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await pipeline.execute()
+        await w.finish(begun, b"r")
+        start_s = time.monotonic()
+        record = await waiting
+        assert record is not None
+        assert record.state is State.SUCCEEDED
+        assert time.monotonic() - start_s < 2
+        # And the subscription works again.
+        again = await submit(queue)
+        waiting = asyncio.create_task(queue.wait(again, 10.0))
+        await eventually(lambda: redis.pubsub_numsub("cam:done"))
+        await w.finish(await begin_one(w), b"r")
+        assert await waiting
+
+
+async def test_a_wait_ends_in_time_with_the_latest_record(queue: JobQueue, worker: WorkerMaker):
+    job_id = await submit(queue)
+    record = await queue.wait(job_id, 0)
+    assert record is not None
+    assert record.state is State.QUEUED
+    await begin_one(worker())
+    start_s = time.monotonic()
+    record = await queue.wait(job_id, 0.15)
+    assert record is not None
+    assert record.state is State.RUNNING
+    assert 0.14 < time.monotonic() - start_s < 1
+
+
+async def test_a_closed_job_needs_no_wait(queue: JobQueue, worker: WorkerMaker):
+    job_id = await submit(queue)
+    await queue.cancel(job_id)
+    record = await asyncio.wait_for(queue.wait(job_id, 60), 1)
+    assert record is not None
+    assert record.state is State.CANCELED
+
+
+async def test_hundreds_wait_at_once(queue: JobQueue, worker: WorkerMaker):
+    """More waiters than connections: they share one subscription and a bounded pool."""
+    ids = [await submit(queue) for _ in range(200)]
+    waiting = [asyncio.create_task(queue.wait(job_id, 20.0)) for job_id in ids]
+    w = worker()
+    while batch := await w.begin_batch(await w.claim(["resnet"], 32, 0)):
+        assert all(await asyncio.gather(*(w.finish(begun, b"r") for begun in batch)))
+    records = await asyncio.gather(*waiting)
+    assert {record.state for record in records if record} == {State.SUCCEEDED}
+
+
+async def test_abandoned_calls_spoil_no_connection(queue: JobQueue):
+    """A client that hangs up cancels its call; the next one on that connection must not notice."""
+    ids = [await submit(queue) for _ in range(20)]
+
+    async def look(job_id: str) -> None:
+        record = await queue.get(job_id)
+        assert record is not None
+        assert record.id == job_id
+        assert record.document == b"{}"
+
+    for delay_s in (0, 0.0001, 0.0003, 0.0005, 0.001, 0.002, 0.004):
+        tasks = [asyncio.create_task(look(job_id)) for job_id in ids]
+        waits = [asyncio.create_task(queue.wait(job_id, 5)) for job_id in ids]
+        await asyncio.sleep(delay_s)
+        for task in (*tasks[::2], *waits):
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, *waits, return_exceptions=True)
+        assert not [one for one in outcomes if isinstance(one, AssertionError)]
+        assert all(task.cancelled() for task in waits)
+        await asyncio.gather(*(look(job_id) for job_id in ids))
+    assert queue._notifications._waiters == {}

@@ -1,0 +1,53 @@
+"""What every test may use. Tests mirror the packages; all servers are real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from camserve.broker.embedded import EmbeddedServer
+from tests.service import ROOT, Service, free_port, make_repository
+from tests.zoo import add_zoo_classifiers
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The private server of a laptop, one for the whole run."""
+    with EmbeddedServer(Path(tmp_path_factory.mktemp("embedded"))) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(embedded_server: EmbeddedServer) -> str:
+    """The URL of an empty server, on a unix socket."""
+    embedded_server.start()  # no effect unless a test let it die
+    with redis.Redis.from_url(embedded_server.url) as client:
+        client.flushall()
+    return embedded_server.url
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running camserve, shared by all tests that leave it as it was: `shapes`, the hub's models
+    (out of reach) and, where the zoo is there, its image classifiers."""
+    folder = tmp_path_factory.mktemp("service")
+    models = make_repository(
+        folder / "models",
+        *(ROOT / "models" / name for name in ("shapes", "resnet50", "vit-base", "convnext-tiny")),
+    )
+    add_zoo_classifiers(models)
+    # a hub that refuses the connection: what a machine without a network meets
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": str(folder / "hub")}
+    with (
+        EmbeddedServer(folder / "state") as server,
+        Service(server.url, models, folder, environment=hub) as running,
+    ):
+        yield running

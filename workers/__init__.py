@@ -1,0 +1,1 @@
+"""The worker processes: hold models resident and run the engine. Never import FastAPI."""

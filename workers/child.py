@@ -1,0 +1,62 @@
+"""`python -m workers.child`: one worker process on one device. Started by the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+
+import torch
+from camserve.queueing import queue_options
+
+from camserve.broker import Registry, WorkerQueue, connect
+from camserve.lifeline import watch
+from camserve.logs import configure_logs
+from camserve.settings import Settings
+from workers.loop import WorkerLoop
+from workers.repository import scan
+
+__all__ = ["main"]
+
+
+async def work(settings: Settings, redis_url: str, worker: str, device: str) -> None:
+    """Run one worker until SIGTERM, SIGINT or the end of its parent."""
+    redis = connect(redis_url)
+    options = queue_options(settings)
+    loop = WorkerLoop(
+        queue=WorkerQueue(redis, options, worker),
+        registry=Registry(redis, options),
+        repository=scan(settings.models_dir),
+        settings=settings,
+        worker=worker,
+        device=device,
+    )
+    events = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        events.add_signal_handler(number, loop.stop)
+    watch(lambda: events.call_soon_threadsafe(loop.stop))
+    try:
+        await loop.run()
+    finally:
+        await redis.aclose()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m workers.child", description=__doc__)
+    parser.add_argument("--device", required=True, help="cpu, cuda:0, ...")
+    parser.add_argument("--worker", required=True, help="unique name of this process")
+    arguments = parser.parse_args()
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level)
+    if settings.redis_url is None:
+        parser.error("CAMSERVE_REDIS_URL is not set")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    asyncio.run(work(settings, settings.redis_url, arguments.worker, arguments.device))
+    # a side thread may still hang in a download: nothing is in our hands any more, so leave
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What a worker says of itself to the rest of the service: model cards and heartbeats."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+from camserve.broker import Registry
+from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.errors import QueueUnavailable
+from workers.models import declared_card, unavailable_card
+from workers.repository import Repository
+
+__all__ = ["Presence"]
+
+logger = logging.getLogger(__name__)
+
+SMOOTHING = 0.2  # weight of the newest batch in the service-time average
+
+
+class Presence:
+    """One worker's side of the registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        repository: Repository,
+        *,
+        worker: str,
+        device: str,
+        batch_limit: int,
+    ) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._worker = worker
+        self._device = device
+        self._batch_limit = batch_limit
+        self._service_time_ms: dict[str, float] = {}
+        self._cards: dict[str, ResolvedCard] = {}
+        self.warm = False
+
+    async def publish(self, card: ResolvedCard) -> None:
+        """Publish one card; an outage is survived, since a heartbeat after it publishes all."""
+        self._cards[card.name] = card
+        try:
+            await self._registry.publish_card(card.name, card.model_dump_json().encode())
+        except QueueUnavailable:
+            logger.warning("the card of %s could not be published: Redis is away", card.name)
+
+    async def publish_all(self) -> None:
+        """Publish what is known of each model, and drop what nobody has. Raises QueueUnavailable."""
+        published = {
+            name: ResolvedCard.model_validate_json(card)
+            for name, card in (await self._registry.cards()).items()
+        }
+        for name, entry in self._repository.entries.items():
+            card = self._cards.get(name) or declared_card(entry)
+            known = published.get(name)
+            # what another worker learnt about the same files stays; an old failure does not
+            settled = known is not None and known.version == entry.version
+            if card.state == "ready" or not settled or (known and known.state == "unavailable"):
+                await self.publish(card)
+        for name, error in self._repository.invalid.items():
+            await self.publish(unavailable_card(name, None, error))
+        await self._drop_orphans(set(published))
+
+    async def _drop_orphans(self, published: set[str]) -> None:
+        statuses = (await self._registry.workers()).values()
+        served = {
+            name
+            for status in statuses
+            for name in WorkerStatus.model_validate_json(status).models
+        }
+        for name in published - served - {*self._repository.entries, *self._repository.invalid}:
+            await self._registry.remove_card(name)
+
+    def learn(self, model: str, took_ms: float) -> None:
+        """Take one more batch into the model's service-time average."""
+        average = self._service_time_ms.get(model, took_ms)
+        self._service_time_ms[model] = average + SMOOTHING * (took_ms - average)
+
+    async def heartbeat(self, resident: tuple[str, ...]) -> None:
+        """Say that this worker lives. Raises QueueUnavailable."""
+        status = WorkerStatus(
+            worker=self._worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=self._device,
+            models=self._repository.names,
+            resident=resident,
+            warm=self.warm,
+        )
+        known = await self._registry.heartbeat(
+            self._worker,
+            status.model_dump_json().encode(),
+            service_time_ms={
+                name: self._service_time_ms.get(name, 0.0) for name in self._repository.names
+            },
+            batch_limit=self._batch_limit,
+        )
+        if not known:  # first heartbeat, or the server lost its data: it needs the cards again
+            await self.publish_all()
+
+    async def leave(self) -> None:
+        """Take this worker off the list at once. Raises QueueUnavailable."""
+        await self._registry.remove_worker(self._worker)

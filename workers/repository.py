@@ -1,0 +1,111 @@
+"""The model repository: a folder of folders, each with a `card.toml`. Reads cards only."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from camserve.contracts.cards import ModelCard
+from camserve.contracts.requests import MODEL_NAME
+from camserve.errors import InvalidCard
+
+__all__ = ["CARD_FILE", "Entry", "Repository", "scan"]
+
+CARD_FILE = "card.toml"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model folder with a valid card."""
+
+    name: str
+    folder: Path
+    card: ModelCard
+    version: str
+
+    @property
+    def kind(self) -> str:
+        """`export`, `factory` or `transformers`."""
+        return self.card.source.partition(":")[0]
+
+    @property
+    def reference(self) -> str:
+        """What stands behind the colon of the source."""
+        return self.card.source.partition(":")[2]
+
+    def path(self, name: str) -> Path:
+        """A file or folder of the model folder; raises InvalidCard for one outside it."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InvalidCard(f"model {self.name!r}: {name!r} is not inside the model's folder")
+        return self.folder / name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model loads without a network."""
+        return self.kind != "transformers" or self.path(self.reference).is_dir()
+
+
+@dataclass(frozen=True)
+class Repository:
+    """All model folders: those with a valid card, and why the others have none."""
+
+    entries: dict[str, Entry]
+    invalid: dict[str, InvalidCard]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.entries)
+
+
+def scan(models_dir: Path) -> Repository:
+    """Read all cards under `models_dir`. A bad card is reported, and harms no other model."""
+    entries: dict[str, Entry] = {}
+    invalid: dict[str, InvalidCard] = {}
+    for path in sorted(models_dir.glob(f"*/{CARD_FILE}")):
+        name = path.parent.name
+        try:
+            entries[name] = _read(name, path)
+        except InvalidCard as error:
+            invalid[name] = error
+    return Repository(entries, invalid)
+
+
+def _read(name: str, path: Path) -> Entry:
+    if not re.match(MODEL_NAME, name):
+        raise InvalidCard(
+            f"a model folder is named with lower-case letters, digits, '.', '_' and '-': {name!r}"
+        )
+    try:
+        text = path.read_bytes()
+        card = ModelCard.model_validate(tomllib.loads(text.decode()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the card"
+        raise InvalidCard(f"model {name!r}, {CARD_FILE}: {field}: {first['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidCard(f"model {name!r}, {CARD_FILE}: {error}") from error
+    entry = Entry(name, path.parent, card, version="")
+    return Entry(name, path.parent, card, version=_digest(text, _files(entry)))
+
+
+def _files(entry: Entry) -> list[Path]:
+    """The local files that decide what the model computes."""
+    files = [entry.path(entry.card.weights)] if entry.card.weights else []
+    if entry.kind == "export":
+        files.append(entry.path(entry.reference))
+    elif entry.kind == "transformers" and entry.is_local:
+        files += sorted(entry.path(entry.reference).glob("*.*"))
+    return [file for file in files if file.is_file()]
+
+
+def _digest(card: bytes, files: list[Path]) -> str:
+    digest = hashlib.sha256(card)
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,107 @@
+"""Which models are resident on this worker's device: loaded on demand, least recently used out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from camserve.contracts.cards import ResolvedCard
+from camserve.errors import CamserveError, ModelUnavailable
+from camserve.settings import Settings
+from workers.models import ResidentModel, load_model, unavailable_card
+from workers.repository import Entry
+
+__all__ = ["Residency"]
+
+logger = logging.getLogger(__name__)
+
+
+class Residency:
+    """The models of one worker under a memory budget.
+
+    A model that alone exceeds the budget is still served: the budget evicts others, it never
+    refuses. Loading runs in a thread, so that jobs of resident models go on meanwhile.
+    """
+
+    def __init__(
+        self,
+        entries: dict[str, Entry],
+        device: str,
+        settings: Settings,
+        publish: Callable[[ResolvedCard], Awaitable[None]],
+    ) -> None:
+        self._entries = entries
+        self._device = device
+        self._settings = settings
+        self._publish = publish
+        self._models: OrderedDict[str, ResidentModel] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[ResidentModel]] = {}
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        return tuple(self._models)
+
+    @property
+    def loading(self) -> frozenset[str]:
+        return frozenset(self._loading)
+
+    def get(self, name: str) -> ResidentModel | None:
+        """The model if it is resident; marks it as used."""
+        if name in self._models:
+            self._models.move_to_end(name)
+        return self._models.get(name)
+
+    async def load(self, name: str) -> ResidentModel:
+        """Make the model resident; concurrent callers share one load.
+
+        Raises CamserveError; the published card then says why.
+        """
+        model = self.get(name)
+        if model is not None:
+            return model
+        task = self._loading.get(name)
+        if task is None:
+            task = asyncio.create_task(self._load(name))
+            self._loading[name] = task
+        return await asyncio.shield(task)
+
+    async def _load(self, name: str) -> ResidentModel:
+        entry = self._entries[name]
+        try:
+            model = await asyncio.to_thread(load_model, entry, self._device, self._settings)
+        except CamserveError as error:
+            await self._publish_failure(entry, error)
+            raise
+        except Exception as error:
+            logger.exception("model %s cannot be loaded", name)
+            wrapped = ModelUnavailable(
+                f"model {name!r} cannot be loaded ({type(error).__name__}); "
+                "the worker's log says why"
+            )
+            await self._publish_failure(entry, wrapped)
+            raise wrapped from error
+        finally:
+            self._loading.pop(name, None)
+        self._models[name] = model
+        self._evict(keep=name)
+        logger.info(
+            "model %s is resident on %s: explains %s", name, self._device, model.card.feature_layer
+        )
+        await self._publish(model.card)
+        return model
+
+    async def _publish_failure(self, entry: Entry, error: CamserveError) -> None:
+        logger.warning("model %s is unavailable: %s", entry.name, error)
+        await self._publish(unavailable_card(entry.name, entry, error))
+
+    def _evict(self, keep: str) -> None:
+        budget_mb = self._settings.memory_budget_mb
+        used = sum(model.bytes for model in self._models.values())
+        for name in list(self._models):
+            if used <= budget_mb * 1_000_000:
+                return
+            if name != keep:
+                used -= self._models.pop(name).bytes
+                logger.info("model %s is evicted: the memory budget is %d MB", name, budget_mb)

@@ -1,0 +1,53 @@
+"""`factory:package.module:callable`: the operator's own Python, named in an allow-list."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from camserve.errors import InvalidCard, ModelUnavailable
+from workers.repository import Entry
+from workers.sources.loaded import Loaded
+
+__all__ = ["load_factory"]
+
+
+def load_factory(entry: Entry, allowed: Sequence[str]) -> Loaded:
+    """Call an allowed factory with the card's arguments, then load its safetensors weights."""
+    reference = entry.reference
+    if reference not in allowed:
+        # a card is data: it must not be able to name code that the operator did not choose
+        raise InvalidCard(
+            f"model {entry.name!r}: the factory {reference!r} is not allowed; "
+            f"add it to CAMSERVE_FACTORIES"
+        )
+    module_name, _, attribute = reference.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ModelUnavailable(
+            f"model {entry.name!r}: the factory {reference!r} cannot be imported: {error}"
+        ) from error
+    module = factory(**entry.card.arguments)
+    if not isinstance(module, nn.Module):
+        raise InvalidCard(f"model {entry.name!r}: {reference!r} did not return a torch.nn.Module")
+    if entry.card.weights:
+        _load_weights(module, entry, entry.card.weights)
+    return Loaded(module)
+
+
+def _load_weights(module: nn.Module, entry: Entry, name: str) -> None:
+    path = entry.path(name)
+    if not path.is_file():
+        raise ModelUnavailable(f"model {entry.name!r}: the weights {name!r} are missing")
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise InvalidCard(
+            f"model {entry.name!r}: the weights {name!r} do not fit the module: {first}"
+        ) from error
