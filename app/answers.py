@@ -14,41 +14,71 @@ from app.negotiation import JSON, NPY
 from app.presentation import draw, finish_map
 from app.representations import explanation
 from app.results import Finished, finished
+from app.sizes import Room
 from app.state import AppState
 from app.submission import picture_name
 from camserve.broker import JobRecord, State
-from camserve.contracts.explanations import Explanation
+from camserve.contracts.explanations import MapArray
 from camserve.contracts.options import MapOptions, PictureOptions, PictureStyle
 from camserve.errors import ExplanationNotFound, InvalidRequest
 from camserve.maps.encode import npy_bytes
 
-__all__ = ["answer", "as_explanation", "as_maps", "as_pictures", "json_response"]
+__all__ = [
+    "answer",
+    "as_maps",
+    "as_pictures",
+    "explanation_response",
+    "json_response",
+    "map_response",
+]
 
 
 def json_response(
     message: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A message as JSON; orjson, because a map in it may hold a million numbers."""
-    body = orjson.dumps(message.model_dump(mode="json"))
+    """A message as JSON; arrays in it are written as they are, number by number in orjson."""
+    body = orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
     return Response(body, status, headers, media_type=JSON)
 
 
-async def as_explanation(state: AppState, record: JobRecord) -> Explanation:
+async def explanation_response(
+    state: AppState,
+    record: JobRecord,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """The explanation in its present state, with results once it has any."""
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
-    cards = {card.name: card for card in await state.catalog.cards()} if done else {}
+    card = await state.catalog.find(record.model) if done else None
     limit = state.settings.max_output_megapixels
-    return await asyncio.to_thread(explanation, record, done, cards.get(record.model), limit)
+    # in a thread: it may hold maps of a million numbers
+    return await asyncio.to_thread(
+        lambda: json_response(explanation(record, done, card, limit), status, headers)
+    )
+
+
+async def map_response(
+    state: AppState, done: Finished, number: int, options: MapOptions
+) -> Response:
+    """One map as JSON. Raises TooLarge."""
+    room = Room(state.settings.max_output_megapixels)
+
+    def make() -> Response:
+        one = finish_map(done, number, options, room)
+        shape, convention = one.values.shape, one.convention
+        return json_response(MapArray(shape=shape, convention=convention, data=one.values))
+
+    return await asyncio.to_thread(make)
 
 
 async def as_maps(
     state: AppState, done: Finished, numbers: list[int], options: MapOptions
 ) -> bytes:
     """One map as .npy (h, w) float32, or several of one shape stacked (n, h, w)."""
-    limit = state.settings.max_output_megapixels
+    room = Room(state.settings.max_output_megapixels, len(numbers))
 
     def make() -> bytes:
-        maps = [finish_map(done, number, options, limit).values for number in numbers]
+        maps = [finish_map(done, number, options, room).values for number in numbers]
         if len({values.shape for values in maps}) > 1:
             raise InvalidRequest(
                 "the maps differ in shape and cannot be stacked: fetch them one by one, or give a "
@@ -63,13 +93,12 @@ async def as_pictures(
     state: AppState, done: Finished, numbers: list[int], options: PictureOptions, form: str
 ) -> bytes:
     """One picture of one result, or a sheet of several. Raises ExplanationNotFound if expired."""
-    pictures = []
-    for number in numbers:
-        name = picture_name(done.result.rows[number].input)
-        picture = await state.queue.attachment(done.record.id, name)
+    pictures: dict[int, bytes] = {}
+    for index in dict.fromkeys(done.result.rows[number].input for number in numbers):
+        picture = await state.queue.attachment(done.record.id, picture_name(index))
         if picture is None:
             raise ExplanationNotFound(done.record.id)
-        pictures.append(picture)
+        pictures[index] = picture
     return await asyncio.to_thread(
         draw,
         done,
@@ -84,7 +113,7 @@ async def as_pictures(
 async def answer(state: AppState, record: JobRecord, form: str) -> Response:
     """A succeeded explanation in the form that the client asked for with the request."""
     if form == JSON:
-        return json_response(await as_explanation(state, record))
+        return await explanation_response(state, record)
     done = await finished(state, record)
     output = done.job.output
     numbers = list(range(len(done.maps)))

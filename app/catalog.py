@@ -52,13 +52,18 @@ class Catalog:
 
     async def card(self, name: str) -> ResolvedCard:
         """One card, in whatever state. Raises ModelNotFound, NoWorker, QueueUnavailable."""
-        card = await self._registry.card(name)
+        card = await self.find(name)
         if card is None:
             known = await self._registry.cards()
             if not known and not await self.workers():
                 raise NoWorker(None)  # nobody has told us yet which models there are
             raise ModelNotFound(name, known)
-        return _parsed(card)
+        return card
+
+    async def find(self, name: str) -> ResolvedCard | None:
+        """One card, if there is one. Raises QueueUnavailable."""
+        card = await self._registry.card(name)
+        return None if card is None else _parsed(card)
 
     async def workers(self, *, fresh: bool = False) -> tuple[WorkerStatus, ...]:
         """Live workers, by a look at most half a second old, or now. Raises QueueUnavailable."""
@@ -69,11 +74,12 @@ class Catalog:
             self._workers_read_s = now_s
         return self._workers
 
-    async def ready_card(self, name: str) -> ResolvedCard:
+    async def ready_card(self, name: str, patience_s: float) -> ResolvedCard:
         """The card of a model that a live worker can explain; loads it on first use.
 
-        Raises ModelNotFound, NoWorker, ModelLoading, ModelUnavailable (and what else a load may
-        fail with), QueueUnavailable.
+        Waits for the load up to `patience_s`, or the server's limit if that is less. Raises
+        ModelNotFound, NoWorker, ModelLoading, ModelUnavailable (and what else a load may fail
+        with), QueueUnavailable.
         """
         card = await self.card(name)
         if not any(name in worker.models for worker in await self.workers()):
@@ -84,7 +90,7 @@ class Catalog:
             return card
         if card.problem is not None and not self._may_retry(name, card.problem):
             raise _with_retry(card.problem, self._settings.retry_load_s)
-        await self._load(card)
+        await self._load(card, min(patience_s, self._settings.sync_wait_s))
         card = await self.card(name)
         if card.state != "ready":
             problem = card.problem or FailureMessage.of(
@@ -100,7 +106,7 @@ class Catalog:
         failed_s = self._failed_s.get(name)
         return failed_s is None or time.monotonic() - failed_s > self._settings.retry_load_s
 
-    async def _load(self, card: ResolvedCard) -> None:
+    async def _load(self, card: ResolvedCard, patience_s: float) -> None:
         """Have a worker load the model; all requests of this process share one load job."""
         task = self._loads.get(card.name)
         if task is None:
@@ -108,7 +114,7 @@ class Catalog:
             self._loads[card.name] = task
             task.add_done_callback(lambda _: self._loads.pop(card.name, None))
         try:
-            async with asyncio.timeout(self._settings.sync_wait_s):
+            async with asyncio.timeout(patience_s):
                 await asyncio.shield(task)
         except TimeoutError as error:
             raise ModelLoading(
@@ -131,7 +137,7 @@ class Catalog:
         record = await self._queue.wait(job_id, limit_s)
         if record is None or record.state is not State.SUCCEEDED:
             self._failed_s[card.name] = time.monotonic()
-            if record is not None and record.failure:
+            if record is not None and record.state is State.FAILED and record.failure:
                 raise _with_retry(
                     FailureMessage.model_validate_json(record.failure), self._settings.retry_load_s
                 )

@@ -85,14 +85,15 @@ def _number(name: str, value: str) -> Any:
     try:
         return kind(value)
     except ValueError as error:
-        raise InvalidRequest(f"{name}: {value!r} is not a number", field=name) from error
+        what = "a whole number" if kind is int else "a number"
+        raise InvalidRequest(f"{name}: {value!r} is not {what}", field=name) from error
 
 
 def _integer(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise InvalidRequest(f"{name}: {text!r} is not an integer", field=name) from error
+        raise InvalidRequest(f"{name}: {text!r} is not a whole number", field=name) from error
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.documents import Upload
 from app.pictures import decode_picture, display_copy
-from app.uploads import Upload
+from app.tensors import read_tensor
 from camserve.contracts.cards import InputSpec
 from camserve.contracts.jobs import JobInput
-from camserve.errors import InvalidInput
 from camserve.maps.encode import encode_png
 from camserve.maps.geometry import plan
 from camserve.settings import Settings
@@ -45,10 +44,8 @@ def prepare(upload: Upload, spec: InputSpec, settings: Settings) -> PreparedInpu
 
     Raises UnreadableImage, CorruptImage, TooLarge or InvalidInput.
     """
-    if upload.is_tensor:
-        return _prepare_tensor(upload, spec)
-    if isinstance(upload.data, list):
-        raise InvalidInput("nested lists are a tensor")
+    if isinstance(upload.data, list) or upload.is_npy:
+        return _prepare_tensor(upload.data, upload.name, spec)
     image, orientation = decode_picture(upload.data, settings.max_megapixels)
     geometry = plan(
         (image.height, image.width),
@@ -80,42 +77,18 @@ def _column(values: tuple[float, ...]) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
-def _prepare_tensor(upload: Upload, spec: InputSpec) -> PreparedInput:
-    tensor = _as_tensor(upload.data)
-    if tensor.ndim == len(spec.shape) + 1 and tensor.shape[0] == 1:
-        tensor = tensor[0]
-    if tensor.shape != spec.shape:
-        raise InvalidInput(
-            f"the tensor's shape is {list(tensor.shape)}; the model takes {list(spec.shape)} "
-            "(channels, height, width)",
-            shape=list(tensor.shape),
-            expected=list(spec.shape),
-        )
-    if not np.isfinite(tensor).all():
-        raise InvalidInput("the tensor holds NaN or infinite values")
+def _prepare_tensor(data: bytes | list[Any], name: str | None, spec: InputSpec) -> PreparedInput:
+    tensor = read_tensor(data, spec.shape)
     size = (spec.height, spec.width)
     geometry = plan(size, mode="none", input_size=size)
-    meta = JobInput(name=upload.name, shape=spec.shape, geometry=geometry.to_json())
-    return PreparedInput(np.ascontiguousarray(tensor), meta, encode_png(_as_picture(tensor, spec)))
-
-
-def _as_tensor(data: bytes | list[Any]) -> NDArray[np.float32]:
-    try:
-        if isinstance(data, list):
-            array = np.array(data)
-        else:
-            array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError) as error:
-        raise InvalidInput(f"the tensor cannot be read: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise InvalidInput(f"the tensor must hold numbers, in equally long rows, not {array.dtype}")
-    with np.errstate(over="ignore"):  # what overflows float32 is refused as not finite
-        return array.astype(np.float32)
+    meta = JobInput(name=name, shape=spec.shape, geometry=geometry.to_json())
+    return PreparedInput(tensor, meta, encode_png(_as_picture(tensor, spec)))
 
 
 def _as_picture(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
     """A normalised tensor made visible again, for its overlay."""
-    levels = (tensor * _column(spec.std) + _column(spec.mean)) / np.float32(spec.scale)
+    with np.errstate(over="ignore"):  # infinitely bright is white
+        levels = (tensor * _column(spec.std) + _column(spec.mean)) / np.float32(spec.scale)
     levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     if spec.colors == "BGR":
         levels = levels[::-1]

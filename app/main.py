@@ -10,7 +10,6 @@ from functools import partial
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
-from PIL import Image
 
 from app import problems
 from app.catalog import Catalog
@@ -43,8 +42,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "
             "with a private one by `python -m camserve serve`"
         )
-    # our own limit, a setting, is checked before a pixel is decoded
-    Image.MAX_IMAGE_PIXELS = None
     app = FastAPI(
         title="camserve",
         version=__version__,
@@ -75,7 +72,8 @@ async def _lifespan(
         catalog = Catalog(Registry(redis, options), queue, settings)
         reaper = asyncio.create_task(_reap(queue))
         try:
-            yield {"parts": AppState(settings, queue, catalog)}
+            decoding = asyncio.Semaphore(settings.decode_threads)
+            yield {"parts": AppState(settings, queue, catalog, decoding)}
         finally:
             reaper.cancel()
             await asyncio.gather(reaper, return_exceptions=True)

@@ -19,10 +19,11 @@ PICTURES = (PNG, JPEG, WEBP)
 SHORT_NAMES = {"json": JSON, "npy": NPY, "png": PNG, "jpeg": JPEG, "webp": WEBP}
 
 
-def choose_form(accept: str | None, as_form: str | None, possible: Sequence[str]) -> str:
+def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[str]) -> str:
     """The best of `possible` (media types, the default first). Raises NotAcceptable.
 
-    `as_form` (json, npy, png, jpeg, webp) is for people with only a URL, and wins.
+    accept: the values of all `Accept` headers. `as_form` (json, npy, png, jpeg, webp) is for people
+    with only a URL, and wins.
     """
     if as_form is not None:
         form = SHORT_NAMES.get(as_form, "")
@@ -31,7 +32,8 @@ def choose_form(accept: str | None, as_form: str | None, possible: Sequence[str]
             raise NotAcceptable(as_form, names)
         return form
     best, best_quality = None, 0.0
-    ranges = [_parse_range(part) for part in (accept or "*/*").split(",") if part.strip()]
+    asked = ",".join(accept).strip(", ") or "*/*"
+    ranges = [_parse_range(part) for part in asked.split(",") if part.strip()]
     for form in possible:
         # the most specific range that fits a form decides its quality (RFC 9110, 12.5.1)
         fitting = [(specific, q) for media, specific, q in ranges if _fits(form, media)]
@@ -39,7 +41,7 @@ def choose_form(accept: str | None, as_form: str | None, possible: Sequence[str]
         if quality > best_quality:
             best, best_quality = form, quality
     if best is None:
-        raise NotAcceptable(accept or "", possible)
+        raise NotAcceptable(asked, possible)
     return best
 
 
@@ -71,12 +73,21 @@ class Preference:
     respond_async: bool = False
     wait_s: float | None = None
 
-    @property
-    def applied(self) -> str | None:
-        """For the header `Preference-Applied`."""
-        if self.respond_async:
-            return "respond-async"
-        return None if self.wait_s is None else f"wait={self.wait_s:g}"
+    def patience_s(self, limit_s: float) -> float | None:
+        """How long the client asks us to wait, at most `limit_s`; None if it does not say.
+
+        `respond-async, wait=10` is one wish: wait ten seconds, and only then answer 202.
+        """
+        if self.wait_s is not None:
+            return min(self.wait_s, limit_s)
+        return 0.0 if self.respond_async else None
+
+    def applied(self, limit_s: float) -> str | None:
+        """For the header `Preference-Applied`: what is honoured."""
+        names = ["respond-async"] if self.respond_async else []
+        if self.wait_s is not None:
+            names.append(f"wait={min(self.wait_s, limit_s):g}")
+        return ", ".join(names) or None
 
 
 def parse_prefer(headers: Sequence[str]) -> Preference:

@@ -18,18 +18,20 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF tag
 KEEP_BYTES = 512 * 1024  # a small upload is kept as it came, without loss
 _SHOWN_AS_STORED = ("JPEG", "PNG", "WEBP")
+_PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+# our own limit, a setting, is checked before a pixel is decoded
+Image.MAX_IMAGE_PIXELS = None
 
 
 def decode_picture(data: bytes, max_megapixels: float) -> tuple[Image.Image, int]:
     """The first frame, as stored in the file and fully decoded, and its EXIF orientation (1 to 8).
 
-    Modes: 1, L, LA, P, RGB, RGBA, CMYK, YCbCr, LAB, HSV; 16-bit gray becomes L. Raises
-    UnreadableImage, TooLarge (before a pixel is decoded), CorruptImage or InvalidInput.
+    Modes: 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr; 16-bit gray becomes L, anything else RGB.
+    Raises UnreadableImage, TooLarge (before a pixel is decoded), CorruptImage or InvalidInput.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise TooLarge(str(error), limit=max_megapixels) from error
     except Exception as error:
         raise UnreadableImage(
             f"not a picture of a kind that camserve reads ({', '.join(FORMATS)})",
@@ -48,8 +50,9 @@ def decode_picture(data: bytes, max_megapixels: float) -> tuple[Image.Image, int
         image.load()
         # after the load: Pillow itself stands TIFF pictures upright and then drops the tag
         orientation = image.getexif().get(ORIENTATION, 1)
-        image = _eight_bits(image)
-    return image, orientation if orientation in range(1, 9) else 1
+        image = _plain(image)
+    # a fraction may equal 6, too, and is not JSON
+    return image, next((known for known in range(1, 9) if known == orientation), 1)
 
 
 @contextmanager
@@ -65,14 +68,14 @@ def _damage_is_corrupt_image() -> Iterator[None]:
         ) from error
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "I":
         return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":
         raise InvalidInput("the picture holds floating-point numbers: send it as a .npy tensor")
-    return image
+    return image if image.mode in _PLAIN_MODES else image.convert("RGB")
 
 
 def display_copy(data: bytes, image: Image.Image, long_side_px: int) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from PIL import Image
 from app.negotiation import JPEG, PNG, WEBP
 from app.pictures import open_display_copy
 from app.results import Finished
-from app.sizes import grid
+from app.sizes import Room, grid
 from camserve.contracts.options import Convention, MapOptions, PictureOptions, Upsampling
 from camserve.errors import InvalidRequest
 from camserve.maps.conventions import find_convention, present
@@ -29,6 +29,8 @@ _ENCODERS = {PNG: encode_png, JPEG: encode_jpeg, WEBP: encode_webp}
 # for a convention that does not up-sample, where a size is asked for
 _ENLARGED: Final = "bicubic"
 
+Range: TypeAlias = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class FinishedMap:
@@ -40,11 +42,16 @@ class FinishedMap:
 
 
 def finish_map(
-    finished: Finished, number: int, options: MapOptions, max_megapixels: float
+    finished: Finished,
+    number: int,
+    options: MapOptions,
+    room: Room,
+    default: tuple[int, int] | None = None,
 ) -> FinishedMap:
     """The array of one result, as its convention, up-sampling and size say.
 
-    Raises TooLarge for a size that is asked for and too large; the default size is made to fit.
+    default: (height, width) without a size, else the upload's; made to fit into `room`.
+    Raises TooLarge for a size that is asked for and does not fit.
     """
     job = finished.job
     convention = options.convention or job.convention
@@ -53,12 +60,13 @@ def finish_map(
     upsampling = options.upsampling or inherited
     if upsampling is None and options.size is not None:
         upsampling = _own_upsampling(convention)
-    sampler = grid(options.size, _geometry(finished, number), max_megapixels)
+    sampler = grid(options.size, _geometry(finished, number), room, default)
     values = present([finished.maps[number]], convention, sampler, upsampling=upsampling)
     registered = sampler is not None and values.shape == sampler.size
     mask = sampler.mask if sampler is not None and registered else None
     return FinishedMap(
-        values.astype(np.float32, copy=False),
+        # orjson, for one, takes no transposed views
+        np.ascontiguousarray(values, dtype=np.float32),
         None if mask is None or mask.all() else mask,
         convention,
     )
@@ -67,7 +75,7 @@ def finish_map(
 def draw(
     finished: Finished,
     numbers: Sequence[int],
-    pictures: Sequence[bytes],
+    pictures: Mapping[int, bytes],
     options: PictureOptions,
     *,
     form: str,
@@ -75,7 +83,7 @@ def draw(
 ) -> bytes:
     """One encoded picture of one result, or of several side by side.
 
-    numbers: of the results. pictures: the display copy of the input of each.
+    numbers: of the results. pictures: the display copy of each input that they are of.
     Raises TooLarge, InvalidRequest.
     """
     if options.size == "feature":
@@ -85,65 +93,72 @@ def draw(
         )
     if options.upsampling == "none":
         options = options.model_copy(update={"upsampling": "nearest"})
-    copies = [open_display_copy(picture) for picture in pictures]
-    shown = [_Shown(finished, n, copy) for n, copy in zip(numbers, copies, strict=True)]
-    maps = [one.finish(options, max_megapixels) for one in shown]
-    if options.scale == "shared":
-        every = range(len(finished.maps))
-        others = [n for n in every if n not in numbers]
-        maps += [finish_map(finished, n, options, max_megapixels) for n in others]
-    values, masks = [one.values for one in maps], [one.mask for one in maps]
-    shared = options.scale == "shared"
-    units = to_unit(values, shared=shared, masks=masks)
-    limits = unit_ranges(values, shared=shared, masks=masks)
-    drawn = [
-        overlay(
-            one.picture(options),
-            unit,
-            mask=mask,
-            colormap=options.colormap,
-            alpha=options.alpha,
-            threshold=options.threshold,
-            view=options.view,
-            color_bar=options.color_bar,
-            color_bar_range=limit,
-            orientation=one.orientation(options),
-        )
-        for one, unit, mask, limit in zip(shown, units, masks, limits, strict=False)
-    ]
-    if len(drawn) == 1:
-        return _ENCODERS[form](drawn[0], exif_orientation=shown[0].orientation(options))
+    copies = {number: open_display_copy(data) for number, data in pictures.items()}
     rows = [finished.result.rows[number].input for number in numbers]
-    return _ENCODERS[form](sheet(drawn, rows))
+    room = Room(max_megapixels, len(numbers))
+    limits = _shared_range(finished, options, max_megapixels) if options.scale == "shared" else None
+    drawn = [
+        _drawn(finished, number, copies[row], options, room=room, limits=limits)
+        for number, row in zip(numbers, rows, strict=True)
+    ]
+    if len(drawn) > 1:
+        return _ENCODERS[form](sheet(drawn, rows))
+    orientation = _orientation(_geometry(finished, numbers[0]), options)
+    return _ENCODERS[form](drawn[0], exif_orientation=orientation)
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """One result with the copy of the upload that it is drawn on."""
+def _drawn(
+    finished: Finished,
+    number: int,
+    copy: Image.Image,
+    options: PictureOptions,
+    *,
+    room: Room,
+    limits: Range | None,
+) -> Image.Image:
+    """One result over the copy of its upload, scaled to `limits`, or to its own range."""
+    geometry = _geometry(finished, number)
+    finish = finish_map(finished, number, options, room, (copy.height, copy.width))
+    values, mask = finish.values, finish.mask
+    if limits is None:
+        (unit,) = to_unit([values], masks=[mask])
+        (limits,) = unit_ranges([values], masks=[mask])
+    else:
+        ends = np.array([limits], np.float32)
+        unit, _ = to_unit([np.clip(values, *limits), ends], shared=True, masks=[mask, None])
+    picture = copy
+    if options.size == "input":  # the map is registered to what the model saw of the upload
+        picture = replace(geometry, stored=(copy.height, copy.width)).apply(copy)
+    return overlay(
+        picture,
+        unit,
+        mask=mask,
+        colormap=options.colormap,
+        alpha=options.alpha,
+        threshold=options.threshold,
+        view=options.view,
+        color_bar=options.color_bar,
+        color_bar_range=limits,
+        orientation=_orientation(geometry, options),
+    )
 
-    finished: Finished
-    number: int
-    copy: Image.Image
 
-    @property
-    def geometry(self) -> Geometry:
-        return _geometry(self.finished, self.number)
+def _shared_range(finished: Finished, options: PictureOptions, max_megapixels: float) -> Range:
+    """The range of all maps of the request, whichever of them are drawn, and however large.
 
-    def finish(self, options: PictureOptions, max_megapixels: float) -> FinishedMap:
-        size = options.size or f"{self.copy.width}x{self.copy.height}"
-        sized = options.model_copy(update={"size": size})
-        return finish_map(self.finished, self.number, sized, max_megapixels)
+    Looked up on the grid that the model saw: that is cheap, and the same for every picture.
+    """
+    same = MapOptions(convention=options.convention, upsampling=options.upsampling, size="input")
+    maps = [
+        finish_map(finished, number, same, Room(max_megapixels)).values
+        for number in range(len(finished.maps))
+    ]
+    return unit_ranges(maps, shared=True)[0]
 
-    def picture(self, options: PictureOptions) -> Image.Image:
-        """What the map is registered to: the copy of the upload, or what the model saw of it."""
-        if options.size != "input":
-            return self.copy
-        stored = (self.copy.height, self.copy.width)
-        return replace(self.geometry, stored=stored).apply(self.copy)
 
-    def orientation(self, options: PictureOptions) -> int:
-        """EXIF orientation of the drawing: that of the upload, whose pixel grid it has."""
-        return 1 if options.size == "input" else self.geometry.orientation
+def _orientation(geometry: Geometry, options: PictureOptions) -> int:
+    """EXIF orientation of the drawing: that of the upload, whose pixel grid it has."""
+    return 1 if options.size == "input" else geometry.orientation
 
 
 def _geometry(finished: Finished, number: int) -> Geometry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import secrets
 from http import HTTPStatus
 from typing import Any
@@ -12,9 +14,18 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from app.request_ids import HEADER as REQUEST_ID
 from camserve.contracts.targets import TARGET_KEYS
-from camserve.errors import CamserveError, ErrorCode, Failure, InvalidRequest, near_names
+from camserve.errors import (
+    CamserveError,
+    ErrorCode,
+    Failure,
+    InvalidRequest,
+    MalformedRequest,
+    near_names,
+)
 
 __all__ = ["MEDIA_TYPE", "STATUS", "TITLE", "install", "invalid_request", "problem_response"]
 
@@ -108,7 +119,7 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
     extensions = {name: v for name, v in error.extensions.items() if name not in document}
     headers = {}
     if "retry_after_s" in extensions:
-        headers["Retry-After"] = str(extensions["retry_after_s"])
+        headers["Retry-After"] = str(math.ceil(extensions["retry_after_s"]))
     return Response(
         orjson.dumps(document | extensions), STATUS[code], headers, media_type=MEDIA_TYPE
     )
@@ -116,21 +127,32 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
 
 def invalid_request(error: ValidationError | RequestValidationError) -> InvalidRequest:
     """Pydantic's findings in one sentence, with every field that is wrong."""
-    findings = [_finding(found) for found in error.errors()[:10]]
+    by_field: dict[str, dict[str, str]] = {}
+    for finding in map(_finding, error.errors()[:20]):
+        by_field.setdefault(finding["field"], finding)
+    # a list with a wrong item is reported as too short, too: the item is what is wrong
+    findings = [
+        finding
+        for field, finding in by_field.items()
+        if not any(other.startswith(f"{field}.") for other in by_field)
+    ]
     first = findings[0]
     where = f"{first['field']}: " if first["field"] else ""
     return InvalidRequest(f"{where}{first['detail']}", field=first["field"], errors=findings)
 
 
+_UNION_MEMBER = re.compile(r"\[|constrained-")
 _TAGS = frozenset({"image", "tensor", *TARGET_KEYS})
 
 
 def _finding(found: Any) -> dict[str, str]:
     location = [str(part) for part in found["loc"]]
-    if location and location[0] in {"body", "query", "path"}:
+    if location and location[0] in {"body", "query", "path", "header"}:
         location = location[1:]
     if len(location) > 3 and location[1].isdigit() and location[2] in _TAGS:
         del location[2]  # pydantic names a union's tag too: targets.0.top.top is targets.0.top
+    if found["type"] != "extra_forbidden":  # and its members: targets.0.class_index.tuple[...]
+        location = [part for part in location if not _UNION_MEMBER.search(part)]
     message = str(found["msg"]).removeprefix("Value error, ")
     if found["type"] == "extra_forbidden":
         message = f"unknown field {location[-1]!r}"
@@ -171,7 +193,15 @@ def install(app: FastAPI) -> None:
         failure = Failure(
             ErrorCode.INTERNAL, f"look for {error_id} in the log of the API", error_id=error_id
         )
-        return problem_response(failure, request)
+        response = problem_response(failure, request)
+        # this handler alone runs outside of the middleware that does it
+        response.headers[REQUEST_ID] = str(getattr(request.state, "request_id", ""))
+        return response
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, _: ClientDisconnect) -> Response:
+        # nobody reads it, and nothing is wrong with us
+        return problem_response(MalformedRequest("the body was not sent to its end"), request)
 
 
 _BY_STATUS: dict[int, ErrorCode] = {

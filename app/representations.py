@@ -9,6 +9,7 @@ import numpy as np
 
 from app.presentation import finish_map
 from app.results import Finished, failure_of
+from app.sizes import Room
 from camserve.broker import JobRecord
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
@@ -105,10 +106,10 @@ def _inline(finished: Finished, number: int, max_megapixels: float) -> dict[str,
     output = finished.job.output
     if output.map == "link":
         return {}
-    options = MapOptions(size=output.size)
-    values = finish_map(finished, number, options, max_megapixels).values
+    room = Room(max_megapixels, len(finished.maps))
+    values = finish_map(finished, number, MapOptions(size=output.size), room).values
     if output.map == "list":
-        return {"data": values.tolist()}
+        return {"data": values}
     return {"npy_base64": base64.b64encode(npy_bytes(values)).decode()}
 
 

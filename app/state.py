@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -21,6 +22,8 @@ class AppState:
     settings: Settings
     queue: JobQueue
     catalog: Catalog
+    decoding: asyncio.Semaphore
+    """Held while a picture is decoded, which may take half a gigabyte."""
 
 
 def _of(request: Request) -> AppState:

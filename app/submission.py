@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 
 from safetensors.numpy import save
 
+from app.documents import Upload
 from app.inputs import PreparedInput, prepare
 from app.state import AppState
 from app.targets import check_layers, reduction_layer, resolve_targets
-from app.uploads import Upload
 from camserve.broker import JobRecord, Priority, new_job_id
+from camserve.contracts.cards import InputSpec
 from camserve.contracts.jobs import Job, input_name
 from camserve.contracts.requests import ExplanationRequest
-from camserve.errors import InvalidRequest, QueueUnavailable
+from camserve.errors import CamserveError, InvalidRequest, QueueUnavailable
 
 __all__ = ["Submission", "picture_name", "submit", "wait"]
 
@@ -32,12 +33,7 @@ class Submission:
     priority: Priority
     deadline_s: float  # by this process's event loop
     idempotency_key: str | None
-
-    @property
-    def fingerprint(self) -> str:
-        """What must be equal for a repeated request to be the same request."""
-        same = self.job.model_copy(update={"request_id": None}).model_dump_json().encode()
-        return hashlib.sha256(same + self.payload).hexdigest()
+    fingerprint: str | None
 
 
 def picture_name(index: int) -> str:
@@ -58,17 +54,14 @@ async def submit(
     Returns the submission under the id that answers it (an earlier one's for a repeated
     idempotency key). Raises RequestError for what the caller can mend, ModelError or ServiceError.
     """
-    settings = state.settings
     started_s = asyncio.get_running_loop().time()
     time_to_deadline_s = _time_to_deadline_s(request, state)
-    card = await state.catalog.ready_card(request.model)
+    card = await state.catalog.ready_card(request.model, time_to_deadline_s)
     if card.input is None:
         raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
     targets = resolve_targets(request.targets, card)
     check_layers(request.feature_layer, request.reduction_layer, card)
-    inputs: list[PreparedInput] = await asyncio.gather(
-        *(asyncio.to_thread(prepare, upload, card.input, settings) for upload in uploads)
-    )
+    inputs = await _prepared(state, uploads, card.input)
     job = Job(
         model=card.name,
         model_version=card.version,
@@ -82,16 +75,49 @@ async def submit(
         output=request.output,
         request_id=request_id,
     )
+    payload = await asyncio.to_thread(
+        save, {input_name(i): one.tensor for i, one in enumerate(inputs)}
+    )
     submission = Submission(
         job_id=new_job_id(card.name),
         job=job,
-        payload=save({input_name(i): one.tensor for i, one in enumerate(inputs)}),
+        payload=payload,
         pictures={picture_name(i): one.picture for i, one in enumerate(inputs)},
         priority=Priority(request.priority),
         deadline_s=started_s + time_to_deadline_s,
         idempotency_key=idempotency_key,
+        fingerprint=await asyncio.to_thread(_fingerprint, job, payload)
+        if idempotency_key
+        else None,
     )
     return replace(submission, job_id=await _enqueue(state, submission))
+
+
+async def _prepared(
+    state: AppState, uploads: Sequence[Upload], spec: InputSpec
+) -> list[PreparedInput]:
+    """All inputs; the first that cannot be prepared ends it, with its number in the error."""
+
+    async def one(index: int, upload: Upload) -> PreparedInput:
+        async with state.decoding:
+            try:
+                return await asyncio.to_thread(prepare, upload, spec, state.settings)
+            except CamserveError as error:
+                error.extensions["input"] = index
+                raise
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(one(i, upload)) for i, upload in enumerate(uploads)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in made]
+
+
+def _fingerprint(job: Job, payload: bytes) -> str:
+    """What must be equal for a repeated request to be the same request."""
+    same = job.model_copy(update={"request_id": None}).model_dump_json().encode()
+    return hashlib.sha256(same + payload).hexdigest()
 
 
 def _time_to_deadline_s(request: ExplanationRequest, state: AppState) -> float:
@@ -117,7 +143,7 @@ async def _enqueue(state: AppState, submission: Submission) -> str:
         document=submission.job.model_dump_json().encode(),
         attachments=submission.pictures,
         idempotency_key=submission.idempotency_key,
-        fingerprint=submission.fingerprint if submission.idempotency_key else None,
+        fingerprint=submission.fingerprint,
     )
     return enqueued.job_id
 

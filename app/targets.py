@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import JobTarget
@@ -47,16 +47,25 @@ def _resolve(target: Target, card: ResolvedCard) -> JobTarget:
 
 
 def _index_of(label: str, card: ResolvedCard) -> int:
-    if label in card.labels:
-        return card.labels.index(label)
-    folded = [known.casefold() for known in card.labels]
-    if label.casefold() in folded:
-        return folded.index(label.casefold())
+    """The class of that label: as it is spelt, else whatever its case, else as a synonym."""
+    folded = label.casefold()
     # ImageNet labels list synonyms: "tabby, tabby cat"
-    synonyms = [{part.strip() for part in known.split(",")} for known in folded]
-    holding = [index for index, parts in enumerate(synonyms) if label.casefold() in parts]
-    if len(holding) == 1:
-        return holding[0]
+    looks: tuple[Callable[[str], bool], ...] = (
+        lambda known: known == label,
+        lambda known: known.casefold() == folded,
+        lambda known: folded in {part.strip() for part in known.casefold().split(",")},
+    )
+    for fits in looks:
+        found = [index for index, known in enumerate(card.labels) if fits(known)]
+        if len(found) == 1:
+            return found[0]
+        if found:  # ImageNet has two cranes
+            raise InvalidRequest(
+                f"{len(found)} classes have the label {label!r}: give one of the class indices "
+                f"{', '.join(map(str, found))}",
+                field="class_label",
+                candidates=found,
+            )
     raise UnknownLabel(label, card.labels)
 
 

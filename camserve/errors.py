@@ -134,8 +134,10 @@ class MalformedRequest(RequestError):
 class EmptyBody(MalformedRequest):
     code = ErrorCode.EMPTY_BODY
 
-    def __init__(self) -> None:
-        super().__init__("the request has no body: send an image, a form or a JSON document")
+    def __init__(
+        self, detail: str = "the request has no body: send an image, a form or a JSON document"
+    ) -> None:
+        super().__init__(detail)
 
 
 class InvalidRequest(RequestError):

@@ -14,6 +14,7 @@ def queue_options(settings: Settings) -> QueueOptions:
         max_attempts=settings.max_attempts,
         depth_cap=settings.queue_depth,
         job_ttl_s=settings.job_ttl_s,
-        # the worker ends explanations and loads at their own limits; this is the outer one
-        job_time_limit_s=max(settings.job_time_limit_s, settings.load_time_limit_s),
+        # the worker ends loads and explanations at their own limits; a job may wait for a load
+        # first and be explained after it, and must keep its lease through both
+        job_time_limit_s=settings.load_time_limit_s + settings.job_time_limit_s,
     )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["PREFIX", "Settings"]
@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     picture_px: Annotated[int, Field(ge=64, le=8192)] = Field(
         1024, description="Long side of the copy of an upload that overlays are drawn on."
     )
+    decode_threads: Count = Field(
+        4,
+        description="Pictures that an API process decodes at once; each takes up to 10 bytes a "
+        "pixel.",
+    )
 
     # how long
     sync_wait_s: Seconds = Field(30, description="How long a call waits before it becomes a 202.")
@@ -89,7 +94,12 @@ class Settings(BaseSettings):
         unknown = sorted(name for name in present - known if not name.startswith(TEST_PREFIX))
         if unknown:
             raise ValueError(f"unknown setting {unknown[0]}: see docs/settings.md")
-        return cls(**overrides)
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).upper() if first["loc"] else ""
+            raise ValueError(f"{PREFIX}{name}: {first['msg']}; see docs/settings.md") from error
 
     @model_validator(mode="before")
     @classmethod

@@ -64,6 +64,10 @@ class Service:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
+    def setting(self, name: str) -> str:
+        """The value of a setting that the processes were started with."""
+        return self._environment[f"CAMSERVE_{name.upper()}"]
+
     def start(self, *parts: str) -> Self:
         """Start `app` and `workers`, or the parts that are named, and wait until they are ready."""
         for part in parts or ("app", "workers"):

@@ -7,27 +7,40 @@ import logging
 import signal
 import sys
 
-from camserve.queueing import queue_options
+from redis.asyncio import Redis
 
+from camserve.broker import connect
 from camserve.lifeline import watch
 from camserve.logs import configure_logs
+from camserve.queueing import queue_options
 from camserve.settings import Settings
 from workers.devices import choose_devices
-from workers.repository import scan
+from workers.repository import model_names
 from workers.supervisor import Supervisor
 
 logger = logging.getLogger("workers")
 
+CONFIGURATION_ERROR = 2  # the launcher does not restart a process that ends with it
 
-async def supervise(settings: Settings, redis_url: str) -> None:
+
+async def supervise(settings: Settings, redis: Redis) -> None:
     """Run the supervisor until SIGTERM, SIGINT or the end of the parent process."""
-    repository = scan(settings.models_dir)
-    models = (*repository.names, *repository.invalid)
-    supervisor = Supervisor(settings, redis_url, queue_options(settings), repository.names)
+    supervisor = Supervisor(settings, redis, queue_options(settings))
     events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         events.add_signal_handler(number, supervisor.stop)
-    watch(lambda: events.call_soon_threadsafe(supervisor.stop))
+
+    def parent_is_gone() -> None:
+        events.call_soon_threadsafe(supervisor.stop)
+
+    watch(parent_is_gone)
+    models = model_names(settings.models_dir)
+    if not models:
+        logger.warning(
+            "there is no model in %s: each model is a folder with a card.toml, and "
+            "CAMSERVE_MODELS_DIR names the folder that holds them",
+            settings.models_dir.absolute(),
+        )
     devices = await asyncio.to_thread(choose_devices, settings.devices)
     logger.info("%d models in %s; devices: %s", len(models), settings.models_dir, " ".join(devices))
     await supervisor.run(devices)
@@ -38,15 +51,20 @@ def main() -> int:
         settings = Settings.from_environment()
     except ValueError as error:
         print(f"camserve: {error}", file=sys.stderr)  # noqa: T201 - before logging is set up
-        return 2
+        return CONFIGURATION_ERROR
     configure_logs(settings.log_level)
     if settings.redis_url is None:
         logger.error(
             "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "
             "with a private one by `python -m camserve serve`"
         )
-        return 2
-    asyncio.run(supervise(settings, settings.redis_url))
+        return CONFIGURATION_ERROR
+    try:
+        redis = connect(settings.redis_url)
+    except ValueError as error:
+        logger.error("CAMSERVE_REDIS_URL: %s", error)  # noqa: TRY400 - a sentence, no traceback
+        return CONFIGURATION_ERROR
+    asyncio.run(supervise(settings, redis))
     return 0
 
 

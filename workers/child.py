@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 
 import torch
-from camserve.queueing import queue_options
 
 from camserve.broker import Registry, WorkerQueue, connect
 from camserve.lifeline import watch
 from camserve.logs import configure_logs
+from camserve.queueing import queue_options
 from camserve.settings import Settings
 from workers.loop import WorkerLoop
 from workers.repository import scan
 
 __all__ = ["main"]
+
+logger = logging.getLogger(__name__)
 
 
 async def work(settings: Settings, redis_url: str, worker: str, device: str) -> None:
@@ -35,7 +38,11 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str) -> 
     events = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         events.add_signal_handler(number, loop.stop)
-    watch(lambda: events.call_soon_threadsafe(loop.stop))
+
+    def parent_is_gone() -> None:
+        events.call_soon_threadsafe(loop.stop)
+
+    watch(parent_is_gone)
     try:
         await loop.run()
     finally:
@@ -53,9 +60,14 @@ def main() -> None:
         parser.error("CAMSERVE_REDIS_URL is not set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    asyncio.run(work(settings, settings.redis_url, arguments.worker, arguments.device))
+    code = 0
+    try:
+        asyncio.run(work(settings, settings.redis_url, arguments.worker, arguments.device))
+    except Exception:
+        logger.exception("worker %s failed", arguments.worker)
+        code = 1
     # a side thread may still hang in a download: nothing is in our hands any more, so leave
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +25,11 @@ from camserve.contracts.jobs import (
 from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.contracts.wire import METADATA_KEY
 from camserve.engine import Attribution, ClassIndex, Reduction, Target, Top
-from camserve.errors import CamserveError, ErrorCode, InvalidInput
+from camserve.errors import InvalidInput
+from workers.failures import failure_of
 from workers.models import ResidentModel
 
 __all__ = ["ComputeJob", "Outcome", "explain_jobs"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,12 @@ def explain_jobs(
 
     A job that cannot be explained fails alone: if a batch raises, its jobs run again one by one.
     """
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     outcomes: dict[str, Outcome] = {}
     rows: list[_Row] = []
     for job in jobs:
-        try:
+        with _failing(job, outcomes):
             rows += _rows(job)
-        except CamserveError as error:
-            outcomes[job.job_id] = FailureMessage.of(error)
     maps: dict[tuple[str, int], list[Attribution]] = {}
     batch_size = dict.fromkeys((job.job_id for job in jobs), 0)
     for batch in _batches(rows, max_batch):
@@ -78,20 +74,30 @@ def explain_jobs(
             for row, attributions in group:
                 maps[row.job.job_id, row.index] = attributions
                 batch_size[row.job.job_id] = max(batch_size[row.job.job_id], len(group))
-    compute_ms = (time.perf_counter() - started) * 1000
+    compute_ms = (time.perf_counter() - started_s) * 1000
     for job in jobs:
-        if job.job_id not in outcomes:
-            attributions = [maps[job.job_id, index] for index in range(len(job.job.inputs))]
+        if job.job_id in outcomes:
+            continue
+        with _failing(job, outcomes):
             outcomes[job.job_id] = _result(
                 model,
                 job.job,
-                attributions,
+                [maps[job.job_id, index] for index in range(len(job.job.inputs))],
                 batch_size=batch_size[job.job_id],
                 compute_ms=compute_ms,
                 worker=worker,
                 device=device,
             )
     return [outcomes[job.job_id] for job in jobs]
+
+
+@contextmanager
+def _failing(job: ComputeJob, outcomes: dict[str, Outcome]) -> Iterator[None]:
+    """Whatever is raised inside is the failure of this job, and of no other."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - one job must not take the others down
+        outcomes[job.job_id] = failure_of(error, f"job {job.job_id}")
 
 
 def _rows(job: ComputeJob) -> Iterator[_Row]:
@@ -129,7 +135,10 @@ def _batches(rows: Sequence[_Row], max_batch: int) -> Iterator[list[_Row]]:
 def _attempt(
     model: ResidentModel, batch: list[_Row], outcomes: dict[str, Outcome]
 ) -> Iterator[list[tuple[_Row, list[Attribution]]]]:
-    """Explain a batch; if it fails, each job by itself, so that only the guilty one fails."""
+    """Explain a batch; if it fails, each job by itself, so that only the guilty one fails.
+
+    A job of several inputs that fails is tried input by input: a model may take only one at once.
+    """
     batch = [row for row in batch if row.job.job_id not in outcomes]
     if not batch:
         return
@@ -142,28 +151,22 @@ def _attempt(
             reduction_layer=job.reduction_layer,
         )
     except Exception as error:  # noqa: BLE001 - a model may raise anything
-        job_ids = dict.fromkeys(row.job.job_id for row in batch)
-        if len(job_ids) == 1:
-            outcomes[batch[0].job.job_id] = _failure(error, batch[0].job.job_id)
+        if len(batch) == 1:
+            job_id = batch[0].job.job_id
+            outcomes[job_id] = failure_of(error, f"job {job_id}")
             return
-        for job_id in job_ids:
-            alone = [row for row in batch if row.job.job_id == job_id]
-            yield from _attempt(model, alone, outcomes)
+        for part in _parts(batch):
+            yield from _attempt(model, part, outcomes)
     else:
         yield list(zip(batch, attributions, strict=True))
 
 
-def _failure(error: Exception, job_id: str) -> FailureMessage:
-    if isinstance(error, CamserveError):
-        return FailureMessage.of(error)
-    # the traceback stays in the log; the caller gets a number to find it by
-    error_id = secrets.token_hex(6)
-    logger.error("job %s failed, error %s", job_id, error_id, exc_info=error)
-    return FailureMessage(
-        code=ErrorCode.INTERNAL,
-        detail=f"the model raised {type(error).__name__}; look for {error_id} in the worker's log",
-        extensions={"error_id": error_id},
-    )
+def _parts(batch: Sequence[_Row]) -> list[list[_Row]]:
+    """A batch by jobs; a batch of one job by inputs."""
+    by_job: dict[str, list[_Row]] = {}
+    for row in batch:
+        by_job.setdefault(row.job.job_id, []).append(row)
+    return list(by_job.values()) if len(by_job) > 1 else [[row] for row in batch]
 
 
 def _result(
@@ -198,13 +201,7 @@ def _result(
 def _target_numbers(job: Job) -> Iterator[int]:
     """Which of the job's targets each attribution of one input belongs to, in order."""
     for number, target in enumerate(job.targets):
-        match target:
-            case ClassIndexTarget():
-                yield from (number for _ in target.indices)
-            case TopTarget():
-                yield from (number for _ in range(target.top))
-            case _:
-                yield number
+        yield from (number for _ in range(target.count))
 
 
 def _row(index: int, target: int, attribution: Attribution) -> ResultRow:

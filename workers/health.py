@@ -6,6 +6,8 @@ import asyncio
 import socket
 import sys
 
+from pydantic import ValidationError
+
 from camserve.broker import Registry, connect
 from camserve.contracts.cards import WorkerStatus
 from camserve.errors import QueueUnavailable
@@ -22,15 +24,25 @@ async def is_healthy(settings: Settings, redis_url: str) -> bool:
         return False
     finally:
         await redis.aclose()
-    workers = [WorkerStatus.model_validate_json(status) for status in statuses]
-    return any(worker.warm and worker.host == socket.gethostname() for worker in workers)
+    return any(_is_warm_here(status) for status in statuses)
 
 
-def main() -> int:
+def _is_warm_here(status: bytes) -> bool:
+    try:
+        worker = WorkerStatus.model_validate_json(status)
+    except ValidationError:  # of another version of camserve, so not of this container
+        return False
+    return worker.warm and worker.host == socket.gethostname()
+
+
+def main() -> str | None:
+    """What is wrong, in a sentence; None if nothing is."""
     settings = Settings.from_environment()
     if settings.redis_url is None:
-        return 1
-    return 0 if asyncio.run(is_healthy(settings, settings.redis_url)) else 1
+        return "CAMSERVE_REDIS_URL is not set"
+    if asyncio.run(is_healthy(settings, settings.redis_url)):
+        return None
+    return f"no warm, live worker of {socket.gethostname()} is registered in Redis"
 
 
 if __name__ == "__main__":

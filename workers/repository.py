@@ -14,7 +14,7 @@ from camserve.contracts.cards import ModelCard
 from camserve.contracts.requests import MODEL_NAME
 from camserve.errors import InvalidCard
 
-__all__ = ["CARD_FILE", "Entry", "Repository", "scan"]
+__all__ = ["CARD_FILE", "Entry", "Repository", "model_names", "scan"]
 
 CARD_FILE = "card.toml"
 
@@ -66,7 +66,7 @@ def scan(models_dir: Path) -> Repository:
     """Read all cards under `models_dir`. A bad card is reported, and harms no other model."""
     entries: dict[str, Entry] = {}
     invalid: dict[str, InvalidCard] = {}
-    for path in sorted(models_dir.glob(f"*/{CARD_FILE}")):
+    for path in _cards(models_dir):
         name = path.parent.name
         try:
             entries[name] = _read(name, path)
@@ -75,10 +75,23 @@ def scan(models_dir: Path) -> Repository:
     return Repository(entries, invalid)
 
 
+def model_names(models_dir: Path) -> tuple[str, ...]:
+    """Names of the model folders, with valid cards or not; reads no file."""
+    names = (path.parent.name for path in _cards(models_dir))
+    return tuple(name for name in names if re.fullmatch(MODEL_NAME, name))
+
+
+def _cards(models_dir: Path) -> list[Path]:
+    """All cards; hidden folders (.git, .ipynb_checkpoints) are no models."""
+    cards = sorted(models_dir.glob(f"*/{CARD_FILE}"))
+    return [path for path in cards if not path.parent.name.startswith(".")]
+
+
 def _read(name: str, path: Path) -> Entry:
-    if not re.match(MODEL_NAME, name):
+    if not re.fullmatch(MODEL_NAME, name):
         raise InvalidCard(
-            f"a model folder is named with lower-case letters, digits, '.', '_' and '-': {name!r}"
+            f"the model folder {name!r} must be renamed: up to 64 lower-case letters, digits, "
+            "'.', '_' and '-', with a letter or digit first"
         )
     try:
         text = path.read_bytes()
@@ -87,10 +100,13 @@ def _read(name: str, path: Path) -> Entry:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the card"
         raise InvalidCard(f"model {name!r}, {CARD_FILE}: {field}: {first['msg']}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidCard(f"model {name!r}, {CARD_FILE}: {error}") from error
     entry = Entry(name, path.parent, card, version="")
-    return Entry(name, path.parent, card, version=_digest(text, _files(entry)))
+    try:
+        return Entry(name, path.parent, card, version=_digest(text, _files(entry)))
+    except OSError as error:
+        raise InvalidCard(f"model {name!r}: its files cannot be read: {error}") from error
 
 
 def _files(entry: Entry) -> list[Path]:

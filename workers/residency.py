@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from camserve.contracts.cards import ResolvedCard
 from camserve.errors import CamserveError, ModelUnavailable
@@ -16,6 +17,8 @@ from workers.repository import Entry
 __all__ = ["Residency"]
 
 logger = logging.getLogger(__name__)
+
+LOADS_AT_ONCE = 4  # they wait for downloads; modules are built one at a time
 
 
 class Residency:
@@ -38,6 +41,8 @@ class Residency:
         self._publish = publish
         self._models: OrderedDict[str, ResidentModel] = OrderedDict()
         self._loading: dict[str, asyncio.Task[ResidentModel]] = {}
+        # not the event loop's own threads, which asyncio waits for at the end: a download may hang
+        self._threads = ThreadPoolExecutor(LOADS_AT_ONCE, thread_name_prefix="load")
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -70,7 +75,9 @@ class Residency:
     async def _load(self, name: str) -> ResidentModel:
         entry = self._entries[name]
         try:
-            model = await asyncio.to_thread(load_model, entry, self._device, self._settings)
+            model = await asyncio.get_running_loop().run_in_executor(
+                self._threads, load_model, entry, self._device, self._settings
+            )
         except CamserveError as error:
             await self._publish_failure(entry, error)
             raise
@@ -91,6 +98,10 @@ class Residency:
         )
         await self._publish(model.card)
         return model
+
+    def close(self) -> None:
+        """Start no more loads; one that runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _publish_failure(self, entry: Entry, error: CamserveError) -> None:
         logger.warning("model %s is unavailable: %s", entry.name, error)

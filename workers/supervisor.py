@@ -10,11 +10,15 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 
-from camserve.broker import QueueOptions, WorkerQueue, connect
+from redis.asyncio import Redis
+
+from camserve.broker import QueueOptions, WorkerQueue
 from camserve.errors import QueueUnavailable
 from camserve.lifeline import Lifeline
 from camserve.settings import Settings
+from workers.repository import model_names
 
 __all__ = ["Supervisor"]
 
@@ -22,36 +26,38 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACK_OFF_S = 0.25
 LAST_BACK_OFF_S = 30.0
-HEALTHY_AFTER_S = 60.0  # a child that lived this long is restarted without a wait
+HEALTHY_AFTER_S = 60.0  # a child that lived this long is restarted without a long wait
+KILL_AFTER_S = 5.0  # beyond the time that a child has to drain
 
 
 class Supervisor:
-    """Keeps one child a device alive until told to stop."""
+    """Keeps one child a device alive until told to stop. Closes the connection at its end."""
 
-    def __init__(
-        self, settings: Settings, redis_url: str, options: QueueOptions, models: tuple[str, ...]
-    ) -> None:
+    def __init__(self, settings: Settings, redis: Redis, options: QueueOptions) -> None:
         self._settings = settings
-        self._redis = connect(redis_url)
+        self._redis = redis
         self._options = options
-        self._models = models
         self._stopping = asyncio.Event()
         self._children: dict[str, asyncio.subprocess.Process] = {}
 
     def stop(self) -> None:
         self._stopping.set()
 
-    async def run(self, devices: list[str]) -> None:
+    async def run(self, devices: Iterable[str]) -> None:
         """Returns when all children have drained, or were killed after `drain_s`."""
         with Lifeline() as lifeline:
             keepers = [asyncio.create_task(self._keep(device, lifeline)) for device in devices]
-            await self._stopping.wait()
-            for child in self._children.values():
-                _signal(child, signal.SIGTERM)
-            _, late = await asyncio.wait(keepers, timeout=self._settings.drain_s + 5)
-            for child in self._children.values() if late else ():
-                logger.error("worker %d did not drain in time and is killed", child.pid)
-                _signal(child, signal.SIGKILL)
+            stop = asyncio.create_task(self._stopping.wait())
+            # a keeper ends before the stop only by an error of ours: then nothing is kept
+            await asyncio.wait([stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            self._signal_all(signal.SIGTERM)
+            patience_s = self._settings.drain_s + KILL_AFTER_S
+            _, late = await asyncio.wait([stop, *keepers], timeout=patience_s)
+            if late:
+                for worker in self._children:
+                    logger.error("worker %s did not drain in time and is killed", worker)
+                self._signal_all(signal.SIGKILL)
             await asyncio.gather(*keepers)
         await self._redis.aclose()
 
@@ -62,16 +68,18 @@ class Supervisor:
         while not self._stopping.is_set():
             worker = f"{socket.gethostname()}-{device}-{secrets.token_hex(4)}"
             started_s = clock.time()
-            code = await self._run_child(worker, device, lifeline)
+            try:
+                how = _how(await self._run_child(worker, device, lifeline))
+            except OSError as error:  # no memory or no process left on this machine
+                how = f"{error}"
             await self._hand_on(worker)
             if self._stopping.is_set():
                 return
             if clock.time() - started_s > HEALTHY_AFTER_S:
                 back_off_s = FIRST_BACK_OFF_S
             logger.error(
-                "the worker on %s ended with %s; a new one starts in %.2g s",
-                device, _how(code), back_off_s,
-            )  # fmt: skip
+                "worker %s ended (%s); a new one starts in %.2g s", worker, how, back_off_s
+            )
             await self._pause(back_off_s)
             back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
 
@@ -81,27 +89,33 @@ class Supervisor:
             pass_fds=lifeline.fds,
             env=os.environ | lifeline.environment,
         )  # fmt: skip
-        self._children[device] = child
+        self._children[worker] = child
         if self._stopping.is_set():  # told to stop while the child was being born
             _signal(child, signal.SIGTERM)
         try:
             return await child.wait()
         finally:
-            del self._children[device]
+            del self._children[worker]
 
     async def _hand_on(self, worker: str) -> None:
         """What the dead child had claimed goes to others now, not after its lease."""
         try:
-            await WorkerQueue.release_consumer(self._redis, self._options, worker, self._models)
+            await WorkerQueue.release_consumer(
+                self._redis, self._options, worker, model_names(self._settings.models_dir)
+            )
         except QueueUnavailable:
             logger.warning("Redis is away: the jobs of %s are handed on after their lease", worker)
+        except Exception:
+            logger.exception("the jobs of %s are handed on after their lease", worker)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for child in self._children.values():
+            _signal(child, number)
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
-        except TimeoutError:
-            pass
 
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
@@ -110,4 +124,9 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 
 def _how(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-code}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from app.answers import answer, as_explanation, json_response
+from app.answers import answer, explanation_response
 from app.documentation import CREATE_BODY, FLAT_QUERY, PROBLEMS
 from app.negotiation import JSON, NPY, PICTURES, Preference, choose_form, parse_prefer
 from app.representations import explanation_href
@@ -17,7 +17,7 @@ from app.submission import Submission, submit, wait
 from app.uploads import read_request
 from camserve.broker import JobRecord
 from camserve.contracts.explanations import Explanation
-from camserve.errors import ExplanationNotFound
+from camserve.errors import CamserveError, ExplanationNotFound
 
 __all__ = ["router"]
 
@@ -52,7 +52,9 @@ async def create(
     ] = None,
     prefer: Annotated[
         list[str] | None,
-        Header(description="`respond-async`, or `wait=10` (seconds)."),
+        Header(
+            description="`wait=10`: answer 202 after that many seconds; `respond-async`: at once."
+        ),
     ] = None,
 ) -> Response:
     """Explain one or more inputs for one or more targets.
@@ -62,7 +64,7 @@ async def create(
     the overlays (`image/png`). Waits for the result up to the server's limit; after that, or with
     `Prefer: respond-async`, answers 202 with a `Location`.
     """
-    form = choose_form(request.headers.get("accept"), as_form, FORMS)
+    form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
     asked, uploads = await read_request(request, state.settings)
     submission = await submit(
@@ -74,28 +76,29 @@ async def create(
     )
     record = await _outcome(state, submission, preference)
     headers = {"Location": explanation_href(record.id)}
-    if preference.applied:
-        headers["Preference-Applied"] = preference.applied
+    if applied := preference.applied(state.settings.sync_wait_s):
+        headers["Preference-Applied"] = applied
     if not record.is_terminal:
-        return json_response(await as_explanation(state, record), 202, headers)
-    failure = failure_of(record)
-    if failure is not None:
-        raise failure
-    response = await answer(state, record, form)
+        return await explanation_response(state, record, 202, headers)
+    try:
+        if failure := failure_of(record):
+            raise failure
+        response = await answer(state, record, form)
+    except CamserveError as error:
+        # the explanation exists, and what was computed can still be fetched
+        error.extensions["explanation"] = explanation_href(record.id)
+        raise
     response.headers.update(headers)
     return response
 
 
 async def _outcome(state: AppState, submission: Submission, preference: Preference) -> JobRecord:
-    wait_s = state.settings.sync_wait_s
-    if preference.respond_async:
-        wait_s = 0.0
-    elif preference.wait_s is not None:
-        wait_s = min(preference.wait_s, wait_s)
-    left_s = submission.deadline_s - asyncio.get_running_loop().time()
-    if left_s < wait_s:
-        # the job expires first: stay for the verdict, which the reaper gives within a moment
-        wait_s = max(left_s, 0) + state.settings.lease_s
+    limit_s = state.settings.sync_wait_s
+    wait_s = preference.patience_s(limit_s)
+    if wait_s is None:
+        left_s = submission.deadline_s - asyncio.get_running_loop().time()
+        # if the job expires first, stay for the verdict, which the reaper gives within a moment
+        wait_s = limit_s if left_s > limit_s else max(left_s, 0) + state.settings.lease_s
     return await wait(state, submission, wait_s)
 
 
@@ -103,7 +106,7 @@ async def _outcome(state: AppState, submission: Submission, preference: Preferen
 async def read(explanation_id: str, state: State) -> Response:
     """The explanation in its present state, with its results once it has succeeded."""
     record = await fetch(state, explanation_id)
-    return json_response(await as_explanation(state, record))
+    return await explanation_response(state, record)
 
 
 @router.delete(
@@ -118,4 +121,4 @@ async def cancel(explanation_id: str, state: State) -> Response:
     record = await state.queue.cancel(explanation_id)
     if record is None:
         raise ExplanationNotFound(explanation_id)
-    return json_response(await as_explanation(state, record))
+    return await explanation_response(state, record)

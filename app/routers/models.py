@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from app.answers import json_response
@@ -20,7 +22,7 @@ async def list_models(state: State) -> Response:
     """All models, whether ready, loaded on first use, or unavailable (with the reason)."""
     workers = await state.catalog.workers()
     cards = await state.catalog.cards()
-    summaries = [await _summary(state, card, workers) for card in cards]
+    summaries = await asyncio.gather(*(_summary(state, card, workers) for card in cards))
     return json_response(ModelList(models=tuple(summaries)))
 
 

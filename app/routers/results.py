@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from app.answers import as_maps, as_pictures, json_response
+from app.answers import as_maps, as_pictures, map_response
 from app.documentation import PROBLEMS, binary
 from app.negotiation import JSON, NPY, PICTURES, choose_form
-from app.presentation import finish_map
 from app.results import fetch_finished
 from app.state import State
 from camserve.contracts.explanations import MapArray
@@ -48,7 +46,7 @@ async def read_map(
     query: Annotated[MapQuery, Query()],
 ) -> Response:
     """The finished map as `.npy` (default) or JSON, registered to the upload's pixel grid."""
-    form = choose_form(request.headers.get("accept"), query.as_form, (NPY, JSON))
+    form = choose_form(request.headers.getlist("accept"), query.as_form, (NPY, JSON))
     done = await fetch_finished(state, explanation_id)
     options = MapOptions(**query.model_dump(exclude={"as_form"}))
     done.check_row(number)
@@ -56,13 +54,7 @@ async def read_map(
         body = await as_maps(state, done, [number], options)
         disposition = f'attachment; filename="{explanation_id}-{number}.npy"'
         return Response(body, media_type=NPY, headers={"Content-Disposition": disposition})
-    limit = state.settings.max_output_megapixels
-
-    def make() -> MapArray:
-        one = finish_map(done, number, options, limit)
-        return MapArray(shape=one.values.shape, convention=one.convention, data=one.values.tolist())
-
-    return json_response(await asyncio.to_thread(make))
+    return await map_response(state, done, number, options)
 
 
 @router.get(
@@ -79,7 +71,7 @@ async def read_overlay(
     query: Annotated[PictureQuery, Query()],
 ) -> Response:
     """The map drawn over the upload, as PNG (default), JPEG or WebP: made for `<img src>`."""
-    form = choose_form(request.headers.get("accept"), query.as_form, PICTURES)
+    form = choose_form(request.headers.getlist("accept"), query.as_form, PICTURES)
     done = await fetch_finished(state, explanation_id)
     options = PictureOptions(**query.model_dump(exclude={"as_form"}))
     done.check_row(number)

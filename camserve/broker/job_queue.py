@@ -147,10 +147,12 @@ class JobQueue:
                 left_s = end_s - loop.time()
                 news.clear()
                 try:
-                    record = await self._look(job_id)
-                except QueueUnavailable:
-                    if left_s <= 0:
-                        raise
+                    # A server that hangs must not hold the caller for a whole socket timeout.
+                    async with asyncio.timeout(max(left_s, self._options.fallback_look_s)):
+                        record = await self._look(job_id)
+                except (QueueUnavailable, TimeoutError) as error:
+                    if end_s <= loop.time():
+                        raise QueueUnavailable from error
                 else:
                     if record is None or record.is_terminal or left_s <= 0:
                         return record

@@ -25,7 +25,8 @@ class InputSpec(Message):
     resize: Literal["stretch", "shortest_edge", "letterbox", "none"] = Field(
         "stretch",
         description="`stretch` to the size; `shortest_edge`: keep the shape; `letterbox`: keep the "
-        "shape and pad; `none`: no resize. What is larger than height x width is centre-cropped.",
+        "shape and pad; `none`: no resize. What is then larger than height x width is "
+        "centre-cropped, what is smaller is padded with zeros.",
     )
     resize_to: Pixels | tuple[Pixels, Pixels] | None = Field(
         None,
@@ -33,7 +34,7 @@ class InputSpec(Message):
         "(height, width) for `stretch`; default: height and width.",
     )
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
-    scale: float = Field(1 / 255, description="Factor on grey levels 0 to 255.")
+    scale: float = Field(1 / 255, gt=0, description="Factor on grey levels 0 to 255.")
     mean: Channels = (0.0,)
     std: Channels = (1.0,)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import CardState, InputSpec
@@ -25,6 +25,10 @@ __all__ = [
     "TargetSummary",
     "Timings",
 ]
+
+
+# nested lists for a client; the front end hands over the array, and leaves the writing to orjson
+Numbers = Annotated[Any, WithJsonSchema({"type": "array", "items": {}})]
 
 
 class Link(Message):
@@ -48,7 +52,7 @@ class MapSummary(Message):
     min: float | None = Field(description="Least value of the signed map.")
     max: float | None = Field(description="Greatest value of the signed map.")
     href: str
-    data: list[Any] | None = Field(None, description="The finished map, with `output.map=list`.")
+    data: Numbers | None = Field(None, description="The finished map, with `output.map=list`.")
     npy_base64: str | None = Field(None, description="The same with `output.map=npy_base64`.")
 
 
@@ -99,7 +103,7 @@ class MapArray(Message):
     shape: tuple[int, ...]
     dtype: str = "float32"
     convention: str
-    data: list[Any]
+    data: Numbers = Field(description="Rows of numbers; null where one is not finite.")
 
 
 class ModelSummary(Message):

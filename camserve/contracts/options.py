@@ -32,7 +32,7 @@ Size = Annotated[
 SIZE_HELP = (
     "`original`: the upload's own pixel grid; `input`: the grid that the model saw; `feature`: the "
     "feature layer's grid; `640`: the upload's shape with its long side 640; `640x480`: width x "
-    "height."
+    "height. Sizes count the pixels as the file stores them, before its EXIF orientation."
 )
 
 
@@ -45,7 +45,11 @@ class MapOptions(Message):
     upsampling: Upsampling | None = Field(
         None, description="Interpolation; default: the request's, or the convention's own."
     )
-    size: Size | None = Field(None, description=f"{SIZE_HELP} Default: `original`.")
+    size: Size | None = Field(
+        None,
+        description=f"{SIZE_HELP} Default: `original`, "
+        "or as much of its resolution as `CAMSERVE_MAX_OUTPUT_MEGAPIXELS` leaves.",
+    )
 
 
 class PictureStyle(Message):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from camserve.contracts.base import Message
 
 __all__ = [
-    "MAX_CLASS_INDICES",
     "TARGET_KEYS",
     "ClassIndexTarget",
     "ClassLabelTarget",
@@ -19,8 +18,6 @@ __all__ = [
     "Target",
     "TopTarget",
 ]
-
-MAX_CLASS_INDICES = 1000
 
 Index = Annotated[int, Field(ge=0, strict=True)]
 ReductionName = Literal[
@@ -36,10 +33,14 @@ ReductionName = Literal[
 ]
 
 
+# fail fast: the wrong items of a list as long as a body may be are not all worth a report
+Indices = Annotated[tuple[Index, ...], Field(min_length=1, max_length=1000, fail_fast=True)]
+
+
 class ClassIndexTarget(Message):
     """A class by its index, or a list of classes (one map each)."""
 
-    class_index: Index | Annotated[tuple[Index, ...], Field(min_length=1, max_length=1000)] = Field(
+    class_index: Index | Indices = Field(
         description="Class index, counted from 0 (MATLAB counts from 1), or a list of them.",
         examples=[281],
     )
@@ -47,6 +48,11 @@ class ClassIndexTarget(Message):
     @property
     def indices(self) -> tuple[int, ...]:
         return (self.class_index,) if isinstance(self.class_index, int) else self.class_index
+
+    @property
+    def count(self) -> int:
+        """How many maps it gives for each input."""
+        return len(self.indices)
 
 
 class ClassLabelTarget(Message):
@@ -56,6 +62,10 @@ class ClassLabelTarget(Message):
         description="Class label of the model card; case does not matter.", examples=["tabby cat"]
     )
 
+    @property
+    def count(self) -> int:
+        return 1
+
 
 class TopTarget(Message):
     """The best classes of this very input, best first: one map each."""
@@ -63,6 +73,10 @@ class TopTarget(Message):
     top: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(
         description="How many of the best classes to explain.", examples=[3]
     )
+
+    @property
+    def count(self) -> int:
+        return self.top
 
 
 class ReductionParameters(Message):
@@ -78,6 +92,10 @@ class ReductionTarget(Message):
 
     reduction: ReductionName = Field(description="Name of the reduction.", examples=["entropy"])
     params: ReductionParameters = ReductionParameters()
+
+    @property
+    def count(self) -> int:
+        return 1
 
 
 _KINDS: dict[str, type[Message]] = {
@@ -108,5 +126,3 @@ Target = Annotated[
         custom_error_message="a target has exactly one of class_index, class_label, top, reduction",
     ),
 ]
-
-assert set(get_args(ReductionName))  # noqa: S101

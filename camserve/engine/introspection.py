@@ -16,6 +16,9 @@ from camserve.errors import LayerNotFound, NotExplainable
 __all__ = ["FeatureTap", "Introspection", "introspect"]
 
 
+_CANDIDATE = "a map that the score's gradient reaches, but not the last one"
+
+
 @dataclass(frozen=True)
 class FeatureTap:
     """Where the features of a layer are: the place among its tensors, and their layout."""
@@ -74,9 +77,9 @@ def introspect(
         output_shape=output_shape,
         classes=output_shape[0] if output_shape else (1 if probe.output.ndim == 1 else None),
         feature_layer=feature_layer or choice.layer,
-        feature_reason="given by name" if feature_layer else choice.reason,
+        feature_reason="it was given by name" if feature_layer else choice.reason,
         reduction_layer=reduction_layer or "output",
-        reduction_reason="given by name" if reduction_layer else "the model's output",
+        reduction_reason="it was given by name" if reduction_layer else "it is the model's output",
         layers=tuple(_report(record, choice) for record in probe.records),
         ranking=choice.ranking,
     )
@@ -108,11 +111,11 @@ def _report(record: Recorded, choice: Choice) -> LayerReport:
     )
 
 
-_CANDIDATE = "a map that the score's gradient reaches, but not the last one"
-
-
 def _letters(record: Recorded) -> str:
-    dimensions = record.tensor.ndim
+    """Of a shape that is no map: U where nothing is known. The probe has a batch of 1."""
+    shape = record.tensor.shape
     if isinstance(record.reading, Refusal) and record.reading.fallback:
         return record.reading.fallback.letters
-    return "BC" if dimensions == 2 else "B" + "U" * (dimensions - 1) if dimensions else ""
+    if not shape or shape[0] != 1:
+        return "U" * len(shape)
+    return "BC" if len(shape) == 2 else "B" + "U" * (len(shape) - 1)

@@ -44,7 +44,7 @@ def choose_layer(probe: Probe) -> Choice:
     for record in maps:
         if record not in fit:
             faults[record.name] = _short_reach(record)
-    internals = _inside_narrowing_modules(fit, probe.records)
+    internals = {} if note else _inside_narrowing_modules(fit, probe.records)
     if len(internals) < len(fit):
         fit = [record for record in fit if record.name not in internals]
         faults |= internals

@@ -69,15 +69,16 @@ def score_targets(output: Tensor, targets: Sequence[Sequence[Target]], layer: st
     if cotangents is None:
         raise NotExplainable("no score depends on the reduction layer's output")
     values = iter(scores.tolist())
-    saturating = layer != "output" and _are_probabilities(x, layer)
     rows = [[next(values) for _ in row] for row in resolved]
     saturated = [
         [
-            saturating and _is_class(target) and 1 - SATURATED_WITHIN < value <= 1
+            _is_class(target) and 1 - SATURATED_WITHIN < value <= 1
             for target, value in zip(row, row_values, strict=True)
         ]
         for row, row_values in zip(resolved, rows, strict=True)
     ]
+    if any(map(any, saturated)) and not _are_probabilities(x, layer):
+        saturated = [[False] * len(row) for row in resolved]
     return Scores(resolved, rows, saturated, cotangents.to(output.dtype))
 
 

@@ -24,7 +24,7 @@ from camserve.broker import (
     keys,
     new_job_id,
 )
-from camserve.errors import QueueFull
+from camserve.errors import QueueFull, QueueUnavailable
 from tests.broker.jobs import assert_at_rest
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +78,9 @@ class Chaos:
             await asyncio.gather(*(self._enqueue(job_id, deadline_s) for _ in range(again)))
             if self.random.random() < 0.2:
                 await asyncio.sleep(self.random.random() * 0.05)
-                record = await self.queue.cancel(job_id)
+                record = None
+                with contextlib.suppress(QueueUnavailable):
+                    record = await self.queue.cancel(job_id)
                 if record and record.state is State.CANCELED and record.attempts == 0:
                     self.never.add(job_id)
             # (1) and (6): terminal by deadline + lease + epsilon.
@@ -90,7 +92,7 @@ class Chaos:
 
     async def _enqueue(self, job_id: str, deadline_s: float) -> None:
         while True:
-            with contextlib.suppress(QueueFull):
+            with contextlib.suppress(QueueFull, QueueUnavailable):
                 await self.queue.enqueue(
                     job_id=job_id,
                     priority=self.random.choice(list(Priority)),
@@ -106,11 +108,13 @@ class Chaos:
             self.workers += 1
             name = f"w{self.workers}"
             queue = WorkerQueue(self.redis, OPTIONS, name)
-            with contextlib.suppress(Crash):
+            # A connection may be cut three times in a row; a worker then starts afresh, too.
+            with contextlib.suppress(Crash, QueueUnavailable):
                 while not self.stop.is_set():
                     await self._work(queue)
             if self.random.random() < 0.5:  # else nobody notices, and the leases must run out
-                await WorkerQueue.release_consumer(self.redis, OPTIONS, name, MODELS)
+                with contextlib.suppress(QueueUnavailable):
+                    await WorkerQueue.release_consumer(self.redis, OPTIONS, name, MODELS)
 
     async def _work(self, queue: WorkerQueue) -> None:
         claims = await queue.reclaim(MODELS) if self.random.random() < 0.3 else []
@@ -133,17 +137,15 @@ class Chaos:
 
     async def _commit(self, queue: WorkerQueue, begun: Begun) -> None:
         result = begun.token.encode()
-        if await queue.finish(begun, result) and begun.job_id not in self.never:
-            record = await self.queue.get(begun.job_id)
-            assert record is not None
-            if record.state is State.SUCCEEDED:
-                assert begun.job_id not in self.committed  # (2)
-                self.committed[begun.job_id] = result
+        if await queue.finish(begun, result):
+            assert begun.job_id not in self.committed  # (2)
+            self.committed[begun.job_id] = result
 
     async def oversee(self) -> None:
         """Reaper, saboteur and inspector, until the end."""
         while not self.stop.is_set():
-            await self.queue.reap()
+            with contextlib.suppress(QueueUnavailable):
+                await self.queue.reap()
             if self.random.random() < 0.1:
                 kind = self.random.choice(["pubsub", "normal"])
                 await self.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
@@ -180,7 +182,8 @@ async def test_what_always_holds(redis_url: str, seed: int):
             assert record.state is state  # (1) and (2): what a waiter saw stays
             result = await queue.result(job_id)
             assert result == (chaos.committed[job_id] if state is State.SUCCEEDED else None)
-            assert record.attempts == chaos.executions[job_id]
+            # An attempt whose begin got no reply counts, although nothing ran.
+            assert chaos.executions[job_id] <= record.attempts <= OPTIONS.max_attempts
             assert state is not State.DEAD or record.attempts == OPTIONS.max_attempts
         reached = Counter(chaos.records.values())
         assert reached[State.SUCCEEDED] > 20, reached

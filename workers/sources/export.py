@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
-import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 
 from camserve.errors import ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
+from workers.sources.archive import check_archive
 from workers.sources.loaded import Loaded
 
 __all__ = ["load_export"]
@@ -21,9 +24,9 @@ def load_export(entry: Entry) -> Loaded:
     path = entry.path(entry.reference)
     if not path.is_file():
         raise ModelUnavailable(f"model {entry.name!r}: the file {entry.reference!r} is missing")
-    _refuse_other_formats(entry)
+    check_archive(path, entry.name)
     try:
-        with warnings.catch_warnings():
+        with _never_unpickle(), warnings.catch_warnings():
             # torch 2.13 warns of its own deprecated pytree classes while it copies the program
             warnings.simplefilter("ignore", FutureWarning)
             program = torch.export.load(path)
@@ -33,35 +36,32 @@ def load_export(entry: Entry) -> Loaded:
             f"model {entry.name!r}: torch {torch.__version__} cannot read {entry.reference!r} "
             f"({type(error).__name__}): write it again with torch.export.save and this torch"
         ) from error
-    return Loaded(module, _input_fields(program))
+    shape = _input_shape(program)
+    if shape and shape[0] not in (1, None):
+        raise UnsupportedModel(
+            f"model {entry.name!r}: {entry.reference!r} was exported for batches of exactly "
+            f"{shape[0]}; export it with dynamic_shapes={{0: torch.export.Dim.AUTO}} for its input"
+        )
+    return Loaded(module, _input_fields(shape))
 
 
-def _refuse_other_formats(entry: Entry) -> None:
-    advice = (
-        "write it with torch.export: "
-        "`torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')`"
-    )
+@contextlib.contextmanager
+def _never_unpickle() -> Iterator[None]:
+    """torch.export.load reads some entries with weights_only=False: this overrules it."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
     try:
-        with zipfile.ZipFile(entry.path(entry.reference)) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        raise UnsupportedModel(
-            f"model {entry.name!r}: {entry.reference!r} is not a torch.export program; {advice}"
-        ) from None
-    if any("/code/" in name for name in names):
-        raise UnsupportedModel(
-            f"model {entry.name!r}: {entry.reference!r} is a TorchScript file, whose submodules "
-            f"cannot be hooked; {advice}"
-        )
-    if any(name.endswith("data.pkl") for name in names):
-        raise UnsupportedModel(
-            f"model {entry.name!r}: {entry.reference!r} is a pickled module, which camserve never "
-            f"opens because a pickle runs code; {advice}"
-        )
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
-def _input_fields(program: torch.export.ExportedProgram) -> dict[str, Any]:
-    """Size and channels of an image program, as far as the program fixes them."""
+def _input_shape(program: torch.export.ExportedProgram) -> tuple[int | None, ...]:
+    """Shape of the first input, None for a size that is not fixed; () if it is no tensor."""
     names = {
         spec.arg.name
         for spec in program.graph_signature.input_specs
@@ -69,11 +69,15 @@ def _input_fields(program: torch.export.ExportedProgram) -> dict[str, Any]:
     }
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in names:
-            shape = node.meta["val"].shape
-            if len(shape) == 4:
-                known = [int(size) if isinstance(size, int) else None for size in shape]
-                fields: dict[str, Any] = {"height": known[2], "width": known[3]}
-                if known[1] == 1:
-                    fields["colors"] = "L"
-                return {name: value for name, value in fields.items() if value is not None}
-    return {}
+            return tuple(size if isinstance(size, int) else None for size in node.meta["val"].shape)
+    return ()
+
+
+def _input_fields(shape: tuple[int | None, ...]) -> dict[str, Any]:
+    """Size and channels of an image program, as far as the program fixes them."""
+    if len(shape) != 4:
+        return {}
+    fields: dict[str, Any] = {"height": shape[2], "width": shape[3]}
+    if shape[1] == 1:
+        fields["colors"] = "L"
+    return {name: value for name, value in fields.items() if value is not None}

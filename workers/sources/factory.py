@@ -28,11 +28,18 @@ def load_factory(entry: Entry, allowed: Sequence[str]) -> Loaded:
     module_name, _, attribute = reference.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module may raise anything while it is imported
         raise ModelUnavailable(
-            f"model {entry.name!r}: the factory {reference!r} cannot be imported: {error}"
+            f"model {entry.name!r}: the factory {reference!r} cannot be imported "
+            f"({type(error).__name__}: {error})"
         ) from error
-    module = factory(**entry.card.arguments)
+    try:
+        module = factory(**entry.card.arguments)
+    except Exception as error:
+        raise ModelUnavailable(
+            f"model {entry.name!r}: the factory {reference!r}, called with the card's "
+            f"[arguments], raised {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(module, nn.Module):
         raise InvalidCard(f"model {entry.name!r}: {reference!r} did not return a torch.nn.Module")
     if entry.card.weights:
@@ -45,8 +52,15 @@ def _load_weights(module: nn.Module, entry: Entry, name: str) -> None:
     if not path.is_file():
         raise ModelUnavailable(f"model {entry.name!r}: the weights {name!r} are missing")
     try:
-        module.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise InvalidCard(
+            f"model {entry.name!r}: the weights {name!r} are not a safetensors file ({error}); "
+            "write them with safetensors.torch.save_file(model.state_dict(), ...)"
+        ) from error
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise InvalidCard(
             f"model {entry.name!r}: the weights {name!r} do not fit the module: {first}"

@@ -2,76 +2,93 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camserve.errors import InvalidCard, ModelUnavailable
+import torch
+
+from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
+from workers.sources.hub import INDEX, PREPROCESSING, WEIGHTS, fetch
 from workers.sources.loaded import Loaded
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["input_fields", "load_transformers"]
+__all__ = ["fetch_transformers", "input_fields", "load_transformers"]
 
-HUB_TIMEOUT_S = 10.0
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
+CROPS_BELOW = 384  # ConvNeXt crops smaller inputs than this, and stretches the others
 
 
-def load_transformers(entry: Entry) -> Loaded:
+def fetch_transformers(entry: Entry) -> Path:
+    """The folder with the model's files: beside the card, or from the hub. May take minutes."""
+    local = entry.path(entry.reference)
+    if local.is_dir():
+        return local
+    _library(entry)
+    return fetch(entry)
+
+
+def load_transformers(entry: Entry, folder: Path) -> Loaded:
     """Load model, labels and preprocessing. Weights come as safetensors only, never a pickle."""
+    transformers = _library(entry)
+    if not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        raise UnsupportedModel(
+            f"model {entry.name!r}: {entry.reference!r} has no {WEIGHTS}; camserve never opens "
+            "pickled weights such as pytorch_model.bin: load the model with transformers and "
+            "write it again with save_pretrained"
+        )
+    try:
+        module = transformers.AutoModelForImageClassification.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=torch.float32,  # half precision on disk is no reason to compute in it
+        )
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"model {entry.name!r}: {_first_sentence(error)}") from error
+    processor = _image_processor(entry, folder, transformers)
+    try:
+        fields = input_fields(processor, module.config)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InvalidCard(
+            f"model {entry.name!r}: its preprocessing ({type(processor).__name__}) is of a kind "
+            "that camserve does not know: write all of [input] into the card, and remove the "
+            "preprocessor_config.json from a copy of the folder"
+        ) from error
+    return Loaded(module, fields, _labels(module.config))
+
+
+def _library(entry: Entry) -> ModuleType:
     try:
         import transformers  # noqa: PLC0415 - seconds to import, and optional
     except ImportError as error:
         raise ModelUnavailable(
             f"model {entry.name!r} needs the package transformers: pip install 'camserve[worker]'"
         ) from error
-    local = entry.path(entry.reference)
-    where = str(local) if local.is_dir() else entry.reference
-    if not local.is_dir():
-        _ask_the_hub(entry)
-    try:
-        module = transformers.AutoModelForImageClassification.from_pretrained(
-            where, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise ModelUnavailable(f"model {entry.name!r}: {_first_sentence(error)}") from error
-    processor = _image_processor(where, transformers)
-    return Loaded(module, input_fields(processor, module.config), _labels(module.config))
+    library: Any = transformers
+    library.utils.logging.disable_progress_bar()
+    return transformers
 
 
-def _ask_the_hub(entry: Entry) -> None:
-    """Fail at once, with the way out, where transformers would retry for half a minute."""
-    import huggingface_hub  # noqa: PLC0415 - comes with transformers
-    from huggingface_hub.errors import (  # noqa: PLC0415
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+def _image_processor(entry: Entry, folder: Path, transformers: ModuleType) -> Any | None:
+    """The model's own preprocessing; None if it ships none (then the card must say it).
 
-    if isinstance(huggingface_hub.try_to_load_from_cache(entry.reference, "config.json"), str):
-        return
-    try:
-        huggingface_hub.HfApi().model_info(entry.reference, timeout=HUB_TIMEOUT_S)
-    except RepositoryNotFoundError as error:
-        raise InvalidCard(
-            f"model {entry.name!r}: the hub has no model {entry.reference!r}"
-        ) from error
-    except (OfflineModeIsEnabled, OSError, Exception) as error:
-        raise ModelUnavailable(
-            f"model {entry.name!r}: its weights are fetched from the Hugging Face hub on first "
-            f"use, and the hub cannot be reached ({type(error).__name__}). Connect the worker to "
-            "the internet, or set HF_ENDPOINT to a mirror, or put the files of "
-            f"{entry.reference!r} into the folder files/ beside the card and write there: "
-            f'source = "transformers:files"'
-        ) from error
-
-
-def _image_processor(where: str, transformers: ModuleType) -> Any | None:
-    """The model's own preprocessing; None if it ships none (then the card must say it)."""
+    One that is there and cannot be read is an error: a guess would give wrong maps in silence.
+    """
+    if not any((folder / name).is_file() for name in PREPROCESSING):
+        return None
     try:
         # the Pillow backend needs no torchvision, and is what the front end's resize follows
-        return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
-    except (OSError, ValueError):
-        return None
+        return transformers.AutoImageProcessor.from_pretrained(
+            str(folder), backend="pil", local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(
+            f"model {entry.name!r}: its preprocessing cannot be read: {_first_sentence(error)}"
+        ) from error
 
 
 def input_fields(processor: Any | None, config: Any) -> dict[str, Any]:
@@ -82,8 +99,11 @@ def input_fields(processor: Any | None, config: Any) -> dict[str, Any]:
     if processor is None:
         height, width = _pair(getattr(config, "image_size", None))
         return fields | ({"height": height, "width": width} if height and width else {})
-    fields |= _resize(processor)
-    fields["filter"] = _FILTERS[int(processor.resample)]
+    if processor.do_resize:
+        fields |= _resize(processor)
+        fields["filter"] = _FILTERS[int(processor.resample)]
+    else:
+        fields |= _unresized(processor, config)
     fields["scale"] = processor.rescale_factor if processor.do_rescale else 1.0
     if processor.do_normalize:
         fields |= {"mean": processor.image_mean, "std": processor.image_std}
@@ -95,22 +115,31 @@ def _resize(processor: Any) -> dict[str, Any]:
     size = processor.size
     edge = size.shortest_edge
     crop_pct = getattr(processor, "crop_pct", None)
-    if crop_pct is not None and edge:  # ConvNeXt: crops below 384 pixels, stretches from there on
+    if crop_pct is not None and edge:
         how: dict[str, Any] = (
             {"resize": "shortest_edge", "resize_to": int(edge / crop_pct)}
-            if edge < 384
+            if edge < CROPS_BELOW
             else {"resize": "stretch"}
         )
         return {**how, "height": edge, "width": edge}
     how = (
         {"resize": "shortest_edge", "resize_to": edge}
         if edge
-        else {"resize": "stretch", "resize_to": (size.height, size.width)}
+        else {"resize": "stretch", "resize_to": (int(size.height), int(size.width))}
     )
     if getattr(processor, "do_center_crop", None):
         crop = processor.crop_size
         return {**how, "height": crop.height, "width": crop.width}
     return {**how, "height": edge or size.height, "width": edge or size.width}
+
+
+def _unresized(processor: Any, config: Any) -> dict[str, Any]:
+    """Without a resize: the size of the crop, or else of the model."""
+    if getattr(processor, "do_center_crop", None):
+        crop = processor.crop_size
+        return {"resize": "none", "height": crop.height, "width": crop.width}
+    height, width = _pair(getattr(config, "image_size", None))
+    return {"resize": "none"} | ({"height": height, "width": width} if height and width else {})
 
 
 def _pair(size: Any) -> tuple[int, int]:

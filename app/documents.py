@@ -1,0 +1,111 @@
+"""The JSON document of a request: parsed, checked, and its inline inputs taken out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from app.problems import invalid_request
+from camserve.contracts.requests import ExplanationRequest, ImageInput, Input
+from camserve.errors import InvalidRequest, MalformedRequest, TooLarge
+from camserve.settings import Settings
+
+__all__ = ["Upload", "inline_uploads", "parse_document", "validated"]
+
+NPY_MAGIC: Final = b"\x93NUMPY"
+# far beyond any object of ours; pydantic would report each unknown member, a kilobyte apiece
+_MAX_MEMBERS: Final = 64
+_MAX_DEPTH: Final = 8
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One input as it came: a picture file, a .npy file, or nested lists."""
+
+    data: bytes | list[Any]
+    name: str | None = None
+
+    @property
+    def is_npy(self) -> bool:
+        return isinstance(self.data, bytes) and self.data.startswith(NPY_MAGIC)
+
+
+def parse_document(text: bytes) -> dict[str, Any]:
+    """The JSON object in `text`. Raises MalformedRequest with line and column."""
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(
+            f"not JSON: {error}", line=error.lineno, column=error.colno
+        ) from error
+    if not isinstance(document, dict):
+        raise MalformedRequest("the JSON document must be an object")
+    return document
+
+
+def validated(document: dict[str, Any], settings: Settings) -> ExplanationRequest:
+    """The document as a request. Raises InvalidRequest with the field's path, or TooLarge."""
+    for name, limit in (("inputs", settings.max_inputs), ("targets", settings.max_targets)):
+        given = document.get(name)
+        if isinstance(given, list) and len(given) > limit:
+            raise TooLarge(
+                f"{len(given)} {name} are more than {limit}: send several requests", limit=limit
+            )
+    _check_breadth(document)
+    try:
+        return ExplanationRequest.model_validate(document)
+    except ValidationError as error:
+        raise invalid_request(error) from error
+
+
+def _check_breadth(value: object, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(value, dict):
+        if len(value) > _MAX_MEMBERS:
+            raise InvalidRequest(f"an object with {len(value)} members: no field has so many")
+        for member in value.values():
+            _check_breadth(member, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):
+                _check_breadth(item, depth + 1)
+
+
+def inline_uploads(request: ExplanationRequest) -> list[Upload]:
+    """The inputs inside the document, decoded. Raises InvalidRequest with the field's path."""
+    return [_upload(value, f"inputs.{index}") for index, value in enumerate(request.inputs)]
+
+
+def _upload(value: Input, field: str) -> Upload:
+    if isinstance(value, ImageInput):
+        text = value.image.base64
+        if text.startswith("data:"):
+            text = text.partition(",")[2]
+        return Upload(_decoded(text, f"{field}.image.base64"))
+    tensor, field = value.tensor, f"{field}.tensor"
+    if (tensor.data is None) == (tensor.npy_base64 is None):
+        raise InvalidRequest(f"{field}: exactly one of data, npy_base64 is needed", field=field)
+    if tensor.data is not None:
+        return Upload(tensor.data)
+    field = f"{field}.npy_base64"
+    data = _decoded(tensor.npy_base64 or "", field)
+    if not data.startswith(NPY_MAGIC):
+        raise InvalidRequest(f"{field} is not a .npy file: write it with numpy.save", field=field)
+    return Upload(data)
+
+
+def _decoded(text: str, field: str) -> bytes:
+    try:
+        # `base64 FILE` breaks its lines
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"{field} is not base64: {error}", field=field) from error
+    if not data:
+        raise InvalidRequest(f"{field} is empty: put the file there", field=field)
+    return data

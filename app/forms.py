@@ -1,0 +1,144 @@
+"""The form body: files in `input`, options as flat fields, anything else as JSON in `request`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.documents import Upload, parse_document
+from app.flat_fields import request_from_fields
+from camserve.errors import EmptyBody, InvalidRequest, MalformedRequest, TooLarge
+from camserve.settings import Settings
+
+__all__ = ["Form", "read_form"]
+
+DOCUMENT = "request"
+MAX_FIELDS = 100
+MAX_NAME = 255  # of a file; longer ones keep their end
+
+
+class _InMemoryParser(MultiPartParser):
+    # the body is bounded already, and a temporary file could meet a full disk
+    spool_max_size = 1 << 40
+    is_complete = False
+
+    def on_end(self) -> None:
+        self.is_complete = True
+
+    def close(self) -> None:
+        """Also the file that the body ended in."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+@dataclass(frozen=True)
+class Form:
+    """A parsed form: its files, its flat fields, and the text of its field `request`."""
+
+    uploads: list[Upload]
+    fields: list[tuple[str, str]]
+    document: bytes | None
+
+    def to_document(self) -> dict[str, Any]:
+        """The JSON request that the fields stand for. Raises MalformedRequest, InvalidRequest."""
+        document = parse_document(self.document) if self.document is not None else {}
+        flat = request_from_fields(self.fields)
+        output, flat_output = document.get("output"), flat.get("output")
+        if isinstance(output, dict) and flat_output:
+            _refuse_both(output.keys() & flat_output.keys())
+            flat["output"] = output | flat_output
+            document = {name: value for name, value in document.items() if name != "output"}
+        _refuse_both(document.keys() & flat.keys())
+        return document | flat
+
+
+def _refuse_both(names: set[str]) -> None:
+    for name in sorted(names):
+        raise InvalidRequest(
+            f"{name} is given twice, in `{DOCUMENT}` and as a field of the form: leave one out",
+            field=name,
+        )
+
+
+async def read_form(
+    headers: Headers, stream: AsyncGenerator[bytes, None], settings: Settings
+) -> Form:
+    """Parse a multipart body. Raises MalformedRequest, InvalidRequest, EmptyBody or TooLarge."""
+    form = await _parsed(headers, stream, settings)
+    try:
+        return await _read(form)
+    finally:
+        await form.close()
+
+
+async def _read(form: FormData) -> Form:
+    uploads: list[Upload] = []
+    fields: list[tuple[str, str]] = []
+    documents: list[bytes] = []
+    for name, value in form.multi_items():
+        data = await value.read() if isinstance(value, UploadFile) else value.encode()
+        if name == DOCUMENT:
+            documents.append(data)
+        elif isinstance(value, UploadFile):
+            uploads.append(_upload(name, value, data))
+        elif name == "input":
+            raise InvalidRequest(
+                "input holds text, not a file: with curl, put an @ before the path, as in "
+                "-F input=@cat.jpg",
+                field=name,
+            )
+        else:
+            fields.append((name, data.decode()))
+    if len(documents) > 1:
+        raise InvalidRequest(f"{DOCUMENT} is given {len(documents)} times", field=DOCUMENT)
+    if not (uploads or fields or documents):
+        raise EmptyBody
+    return Form(uploads, fields, documents[0] if documents else None)
+
+
+async def _parsed(
+    headers: Headers, stream: AsyncGenerator[bytes, None], settings: Settings
+) -> FormData:
+    parser = _InMemoryParser(
+        # without its charset: a codec of the client's choice could produce any text, or none
+        Headers({"content-type": _without_charset(headers["content-type"])}),
+        stream,
+        max_files=settings.max_inputs + 1,  # and the document, which may come as a file
+        max_fields=MAX_FIELDS,
+        max_part_size=settings.max_body_bytes,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise TooLarge(
+                f"more than {settings.max_inputs} inputs: send several requests",
+                limit=settings.max_inputs,
+            ) from error
+        raise MalformedRequest(f"the form cannot be parsed: {error.message}") from error
+    if not parser.is_complete:
+        parser.close()
+        raise MalformedRequest(
+            "the form is cut off: its last boundary is missing. Send the whole body"
+        )
+    return form
+
+
+def _without_charset(content_type: str) -> str:
+    return ";".join(
+        part for part in content_type.split(";") if not part.strip().lower().startswith("charset")
+    )
+
+
+def _upload(field: str, file: UploadFile, data: bytes) -> Upload:
+    if field != "input":
+        raise InvalidRequest(
+            f"unknown file field {field!r}: files go into the field 'input'", field=field
+        )
+    if not data:
+        raise EmptyBody(f"the file {file.filename or ''!r} is empty: send its contents")
+    return Upload(data, (file.filename or "")[-MAX_NAME:] or None)

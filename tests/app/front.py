@@ -1,0 +1,155 @@
+"""A front end in this process, on a real server; the test plays the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+from redis.asyncio import Redis
+from safetensors.numpy import load, save
+from starlette.types import Receive, Scope, Send
+
+from app.main import create_app
+from camserve.broker import Begun, QueueOptions, Registry, WorkerQueue, connect
+from camserve.contracts.cards import InputSpec, ResolvedCard, WorkerStatus
+from camserve.contracts.jobs import Job, JobResult, ResultRow, map_name
+from camserve.contracts.targets import ClassIndexTarget, TopTarget
+from camserve.contracts.wire import METADATA_KEY
+from camserve.queueing import queue_options
+from camserve.settings import Settings
+
+__all__ = ["CARD", "Front", "png", "result_of", "running_front"]
+
+CARD = ResolvedCard(
+    name="toy",
+    version="v1",
+    state="ready",
+    source="export:model.pt2",
+    title="Toy",
+    input=InputSpec(height=32, width=32),
+    labels=("arrow", "heart, love", "Crane", "crane bird", "crane bird"),
+    classes=5,
+    feature_layer="features",
+    reduction_layer="output",
+    candidates=("features",),
+    modules=("features", "head"),
+)
+
+Maps = Callable[[int], np.ndarray]
+
+
+def png(width: int = 48, height: int = 40, color: Any = (200, 60, 20)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def ramp(number: int) -> np.ndarray:
+    """A signed map, another one for each number."""
+    return np.arange(-4, 12, dtype=np.float32).reshape(4, 4) * (number + 1)
+
+
+def result_of(job: Job, maps: Maps = ramp) -> bytes:
+    """What a worker would commit: one row per input and target."""
+    rows = []
+    for index in range(len(job.inputs)):
+        for number, target in enumerate(job.targets):
+            classes: Sequence[int | None] = (None,)
+            if isinstance(target, ClassIndexTarget):
+                classes = target.indices
+            elif isinstance(target, TopTarget):
+                classes = range(target.top)
+            rows += [ResultRow(input=index, target=number, class_index=c, score=1) for c in classes]
+    result = JobResult(
+        model_version=job.model_version,
+        feature_layer="features",
+        reduction_layer="output",
+        rows=tuple(rows),
+        compute_ms=1.5,
+        batch_size=1,
+        worker="w1",
+        device="cpu",
+    )
+    tensors = {map_name(number): maps(number) for number in range(len(rows))}
+    return save(tensors, metadata={METADATA_KEY: result.model_dump_json()})
+
+
+@dataclass(frozen=True)
+class Front:
+    """The parts that a test needs."""
+
+    client: httpx.AsyncClient
+    redis: Redis
+    options: QueueOptions
+    registry: Registry
+    worker: WorkerQueue
+
+    async def publish(self, card: ResolvedCard = CARD, *, served: bool = True) -> None:
+        """A model's card, and a worker that says it serves it."""
+        await self.registry.publish_card(card.name, card.model_dump_json().encode())
+        if served:
+            await self.heartbeat(card.name)
+
+    async def heartbeat(self, *models: str, warm: bool = True) -> None:
+        status = WorkerStatus(
+            worker="w1", host="here", pid=1, device="cpu", models=models, resident=models, warm=warm
+        )
+        await self.registry.heartbeat(
+            "w1", status.model_dump_json().encode(), service_time_ms=dict.fromkeys(models, 100.0)
+        )
+
+    async def post(self, content: bytes | None = None, **options: Any) -> httpx.Response:
+        """A raw picture with options in the query, unless told otherwise."""
+        query = {"model": "toy"} | options.pop("params", {})
+        headers = {"Content-Type": "image/png"} | options.pop("headers", {})
+        body = png() if content is None else content
+        return await self.client.post(
+            "/v1/explanations", content=body, params=query, headers=headers, **options
+        )
+
+    async def begin(self, model: str = "toy") -> Begun:
+        """The next job, as a worker gets it."""
+        claims = await self.worker.claim([model], 1, 5.0)
+        assert claims, "no job came"
+        begun = await self.worker.begin(claims[0])
+        assert begun is not None
+        return begun
+
+    async def work(self, maps: Maps = ramp) -> tuple[Job, dict[str, np.ndarray]]:
+        """Do one job; returns its document and its tensors."""
+        begun = await self.begin()
+        job = Job.model_validate_json(begun.document)
+        assert await self.worker.finish(begun, result_of(job, maps))
+        return job, load(begun.payload)
+
+    async def done(
+        self, asked: Any, maps: Maps = ramp
+    ) -> tuple[httpx.Response, Job, dict[str, np.ndarray]]:
+        """Await `asked`, a request, while doing its job."""
+        response, (job, tensors) = await asyncio.gather(asked, self.work(maps))
+        return response, job, tensors
+
+
+@asynccontextmanager
+async def running_front(redis_url: str, **settings: Any) -> AsyncIterator[Front]:
+    """An application with its lifespan, asked through ASGI; leases are short."""
+    chosen = Settings(redis_url=redis_url, **{"sync_wait_s": 8.0, "lease_s": 1.0, **settings})
+    app = create_app(chosen)
+    options = queue_options(chosen)
+    async with app.router.lifespan_context(app) as state, connect(redis_url) as redis:
+
+        async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"] = dict(state or {})
+            await app(scope, receive, send)
+
+        transport = httpx.ASGITransport(app=with_state, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+            registry = Registry(redis, options)
+            yield Front(client, redis, options, registry, WorkerQueue(redis, options, "w1"))

@@ -1,0 +1,226 @@
+"""Models as the front end finds them: known, loaded on first use, broken, served by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.targets import resolve_targets
+from camserve.broker import Begun
+from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job
+from camserve.errors import CamserveError, InvalidCard, ModelUnavailable
+from tests.app.front import CARD, Front, running_front
+from tests.app.test_states import problem
+
+pytestmark = pytest.mark.anyio
+
+DECLARED = CARD.model_copy(update={"state": "declared", "input": None})
+HUB = FailureMessage.of(ModelUnavailable("the hub cannot be reached: set HF_ENDPOINT"))
+
+
+def unavailable(error: CamserveError) -> ResolvedCard:
+    return DECLARED.model_copy(update={"state": "unavailable", "problem": FailureMessage.of(error)})
+
+
+async def load_job(front: Front) -> Begun:
+    begun = await front.begin()
+    job = Job.model_validate_json(begun.document)
+    assert (job.kind, job.model, job.model_version) == ("load", "toy", "v1")
+    return begun
+
+
+async def load(front: Front, card: ResolvedCard = CARD) -> None:
+    """A worker that loads the model and publishes what came of it."""
+    begun = await load_job(front)
+    await front.publish(card)
+    if card.problem is None:
+        await front.worker.finish(begun, b"")
+    else:
+        await front.worker.fail(begun, card.problem.model_dump_json().encode())
+
+
+async def test_no_worker_yet(redis_url: str) -> None:
+    async with running_front(redis_url) as front:
+        response = await front.post()
+        document = problem(response, 503, "no_worker")
+        assert "python -m workers" in document["detail"]
+        assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_an_unknown_model_names_the_near_ones(front: Front) -> None:
+    document = problem(await front.post(params={"model": "toi"}), 404, "model_not_found")
+    assert document["near"] == ["toy"]
+    assert "did you mean 'toy'?" in document["detail"]
+    document = problem(await front.post(params={"model": "resnet"}), 404, "model_not_found")
+    assert "there are 'toy'" in document["detail"]
+    problem(await front.client.get("/v1/models/resnet"), 404, "model_not_found")
+
+
+async def test_a_card_that_no_live_worker_serves(redis_url: str) -> None:
+    async with running_front(redis_url) as front:
+        await front.publish(served=False)
+        assert "'toy'" in problem(await front.post(), 503, "no_worker")["detail"]
+        await front.publish(unavailable(InvalidCard("labels are missing")), served=False)
+        assert "labels" in problem(await front.post(), 503, "invalid_card")["detail"]
+
+
+async def test_first_use_loads_the_model_once_for_all(redis_url: str) -> None:
+    async with running_front(redis_url) as front:
+        await front.publish(DECLARED)
+
+        async def worker() -> None:
+            await load(front)
+            await asyncio.gather(front.work(), front.work())
+
+        first, second, _ = await asyncio.gather(front.post(), front.post(), worker())
+        assert (first.status_code, second.status_code) == (200, 200), first.text
+
+
+async def test_a_load_that_takes_long_is_503_with_a_time(redis_url: str) -> None:
+    async with running_front(redis_url, sync_wait_s=0.2) as front:
+        await front.publish(DECLARED)
+        response = await front.post()
+        document = problem(response, 503, "model_loading")
+        assert int(response.headers["Retry-After"]) == document["retry_after_s"]
+        problem(await front.post(), 503, "model_loading")  # joins the same load
+        await load(front)
+        assert not await front.worker.claim(["toy"], 1, 0.2), "a second load was asked for"
+        await asyncio.sleep(0.1)
+        assert (await front.post(headers={"Prefer": "respond-async"})).status_code == 202
+
+
+async def test_a_load_is_not_waited_for_beyond_the_deadline(front: Front) -> None:
+    await front.publish(DECLARED)
+    async with asyncio.timeout(3):
+        problem(await front.post(params={"deadline_ms": 200}), 503, "model_loading")
+
+
+async def test_a_failed_load_tells_why_and_rests(redis_url: str) -> None:
+    async with running_front(redis_url, retry_load_s=1) as front:
+        await front.publish(DECLARED)
+        broken = unavailable(ModelUnavailable(HUB.detail))
+        response, _ = await asyncio.gather(front.post(), load(front, broken))
+        document = problem(response, 503, "model_unavailable")
+        assert "HF_ENDPOINT" in document["detail"]
+        assert (document["retry_after_s"], response.headers["Retry-After"]) == (1, "1")
+
+        problem(await front.post(), 503, "model_unavailable")
+        assert not await front.worker.claim(["toy"], 1, 0.1), "tried again too early"
+
+        await asyncio.sleep(1.1)
+        response, _ = await asyncio.gather(
+            front.post(headers={"Prefer": "respond-async"}), load(front)
+        )
+        assert response.status_code == 202, response.text
+
+
+async def test_a_wrong_card_is_not_tried_again(redis_url: str) -> None:
+    async with running_front(redis_url, retry_load_s=0.1) as front:
+        await front.publish(unavailable(InvalidCard("the card lacks labels")))
+        for _ in range(2):
+            document = problem(await front.post(), 503, "invalid_card")
+            assert "retry_after_s" not in document
+            await asyncio.sleep(0.15)
+        assert not await front.worker.claim(["toy"], 1, 0.1)
+
+
+async def test_a_load_that_expires_leaves_a_model_unavailable(redis_url: str) -> None:
+    async with running_front(redis_url, load_time_limit_s=0.1, lease_s=0.2) as front:
+        await front.publish(DECLARED)
+        document = problem(await front.post(), 503, "model_unavailable")
+        assert document["retry_after_s"] == 60
+
+
+async def test_the_list_of_models(front: Front) -> None:
+    await front.publish(unavailable(InvalidCard("no")).model_copy(update={"name": "broken"}))
+    await front.publish()
+    await front.post(headers={"Prefer": "respond-async"})
+    models = (await front.client.get("/v1/models")).json()["models"]
+    assert [model["name"] for model in models] == ["broken", "toy"]
+    broken, toy = models
+    assert broken["problem"]["code"] == "invalid_card"
+    assert broken["workers"] == 0
+    assert (toy["workers"], toy["resident_on"], toy["queue_depth"]) == (1, ["cpu"], 1)
+    card = (await front.client.get(toy["href"])).json()
+    assert ResolvedCard.model_validate(card) == CARD
+
+
+async def test_ready_needs_a_warm_worker(redis_url: str) -> None:
+    async with running_front(redis_url) as front:
+        response = await front.client.get("/readyz")
+        assert response.status_code == 503
+        assert "warm-up" in response.json()["reason"]
+        await front.heartbeat("toy", warm=False)
+        assert (await front.client.get("/readyz")).status_code == 503
+        await front.heartbeat("toy")
+        response = await front.client.get("/readyz")
+        assert (response.status_code, response.json()["workers"]) == (200, 1)
+
+
+LABELS = [
+    ("arrow", 0),
+    ("ARROW", 0),
+    ("love", 1),
+    ("heart, love", 1),
+    ("crane", 2),
+]
+
+
+@pytest.mark.parametrize(("label", "index"), LABELS)
+async def test_labels_become_indices(front: Front, label: str, index: int) -> None:
+    response, job, _ = await front.done(front.post(params={"class_label": label}))
+    assert response.status_code == 200
+    assert job.targets[0].model_dump() == {"class_index": index}
+
+
+REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"class_label": "arow"}, 422, "unknown_label", "'arrow'"),
+    ({"class_label": "crane bird"}, 422, "invalid_request", "3, 4"),
+    ({"class_index": 5}, 422, "class_index_out_of_range", "0 to 4"),
+    ({"top": 6}, 422, "invalid_request", "5 classes"),
+    ({"reduction": "class_score", "params": '{"class_index": 7}'}, 422,
+     "class_index_out_of_range", "0 to 4"),
+    ({"reduction": "class_margin", "params": '{"class_index": 1, "against": 7}'}, 422,
+     "class_index_out_of_range", "0 to 4"),
+    ({"feature_layer": "feature"}, 404, "layer_not_found", "'features'"),
+    ({"reduction_layer": "sofmax"}, 404, "layer_not_found", "'softmax'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "status", "code", "remedy"), REFUSED)
+async def test_what_the_card_contradicts(
+    front: Front, params: dict[str, Any], status: int, code: str, remedy: str
+) -> None:
+    document = problem(await front.post(params=params), status, code)
+    assert remedy in document["detail"]
+
+
+CONVENTIONS = [
+    ({"convention": "matlab"}, {}, "softmax"),
+    ({"convention": "matlab"}, {"task": "multi-label"}, "sigmoid"),
+    ({"convention": "matlab"}, {"task": "segmentation"}, None),
+    ({"convention": "matlab"}, {"scores": "probabilities"}, None),
+    ({"convention": "matlab", "reduction_layer": "head"}, {}, "head"),
+    ({"convention": "camserve"}, {}, None),
+]
+
+
+@pytest.mark.parametrize(("params", "card", "layer"), CONVENTIONS)
+async def test_matlab_scores_probabilities(
+    front: Front, params: dict[str, str], card: dict[str, Any], layer: str | None
+) -> None:
+    await front.publish(CARD.model_copy(update=card))
+    _, job, _ = await front.done(front.post(params=params))
+    assert job.reduction_layer == layer
+
+
+def test_a_model_without_classes_takes_any_index() -> None:
+    from camserve.contracts.targets import ClassIndexTarget
+
+    target = ClassIndexTarget(class_index=10**6)
+    card = CARD.model_copy(update={"classes": None})
+    assert resolve_targets([target], card) == (target,)

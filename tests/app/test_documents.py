@@ -1,0 +1,136 @@
+"""The JSON document: what is wrong in it is named by its path."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+
+import pytest
+
+from app.documents import inline_uploads, parse_document, validated
+from camserve.contracts.requests import ExplanationRequest
+from camserve.errors import InvalidRequest, MalformedRequest
+from camserve.settings import Settings
+
+SETTINGS = Settings(redis_url="redis://unused")
+
+
+def check(**document: Any) -> ExplanationRequest:
+    return validated({"model": "toy", **document}, SETTINGS)
+
+
+def test_malformed_json_is_located() -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        parse_document(b'{"model": "toy",\n "inputs": [}')
+    assert caught.value.extensions == {"line": 2, "column": 13}
+
+
+@pytest.mark.parametrize(
+    "text", [b"[]", b'"x"', b"1", b"null", b"\xff\xfe", b"{" * 10**6, b'{"a":' * 2000, b"NaN"]
+)
+def test_what_is_no_object_is_malformed(text: bytes) -> None:
+    with pytest.raises(MalformedRequest):
+        parse_document(text)
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"modle": 1}, "modle", "unknown field 'modle'"),
+    ({"output": {"alfa": 1}}, "output.alfa", "unknown field 'alfa'"),
+    ({"output": {"alpha": 1.5}}, "output.alpha", "less than or equal to 1"),
+    ({"output": {"size": "huge"}}, "output.size", "pattern"),
+    ({"targets": []}, "targets", "at least 1"),
+    ({"targets": [{"class_index": 1, "top": 2}]}, "targets.0", "exactly one of"),
+    ({"targets": [{}]}, "targets.0", "exactly one of"),
+    ({"targets": [{"top": 0}]}, "targets.0.top", "greater than or equal to 1"),
+    ({"targets": [{"top": "3"}]}, "targets.0.top", "integer"),
+    ({"targets": [{"class_index": -1}]}, "targets.0.class_index", "greater than or equal to 0"),
+    ({"targets": [{"class_index": 1.5}]}, "targets.0.class_index", "integer"),
+    ({"targets": [{"class_index": [0, "x"]}]}, "targets.0.class_index.1", "integer"),
+    ({"targets": [{"class_index": 1, "extra": 2}]}, "targets.0.extra", "unknown field 'extra'"),
+    ({"targets": [{"reduction": "sums"}]}, "targets.0.reduction", "'sum'"),
+    (
+        {"targets": [{"reduction": "sum", "params": {"k": 1}}]},
+        "targets.0.params.k",
+        "unknown field 'k'",
+    ),
+    ({"inputs": [{}]}, "inputs.0", "exactly one of image, tensor"),
+    ({"inputs": [{"image": {"base64": ""}, "tensor": {}}]}, "inputs.0", "exactly one of"),
+    ({"inputs": [{"image": {"url": "http://x"}}]}, "inputs.0.image.base64", "required"),
+    ({"convention": "captun"}, "convention", "'captum'"),
+    ({"deadline_ms": 0}, "deadline_ms", "greater than or equal to 1"),
+    ({"model": ""}, "model", "at least 1 character"),
+]
+
+
+@pytest.mark.parametrize(("document", "field", "detail"), WRONG, ids=lambda value: str(value)[:40])
+def test_what_is_wrong_is_named_by_its_path(
+    document: dict[str, Any], field: str, detail: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(**document)
+    findings = caught.value.extensions["errors"]
+    assert caught.value.extensions["field"] == field, findings
+    assert detail in str(caught.value)
+    assert str(caught.value).startswith(field)
+
+
+def test_several_mistakes_are_all_told() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(convention="x", output={"alpha": 2, "colormap": "x"})
+    fields = [finding["field"] for finding in caught.value.extensions["errors"]]
+    assert fields == ["convention", "output.colormap", "output.alpha"]
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {f"key{i}": 0 for i in range(500_000)},
+    {"output": {f"key{i}": 0 for i in range(500_000)}},
+    {"inputs": [{"image": {f"key{i}": 0 for i in range(500_000)}}]},
+    {"targets": [{"reduction": "sum", "params": {f"key{i}": 0 for i in range(500_000)}}]},
+    {"targets": [{"class_index": ["x"] * 2_000_000}]},
+    {"inputs": [{}] * 2_000_000},
+]
+
+
+@pytest.mark.parametrize("document", HOSTILE, ids=range(len(HOSTILE)))
+def test_mistakes_by_the_million_are_not_all_told(document: dict[str, Any]) -> None:
+    """Pydantic would make a report of a kilobyte for each, for seconds."""
+    from camserve.errors import RequestError
+
+    started = time.process_time()
+    with pytest.raises(RequestError) as caught:
+        check(**document)
+    assert len(json.dumps(caught.value.extensions)) < 10_000
+    assert time.process_time() - started < 1.0
+
+
+PICTURE = b"\x89PNG and so on, long enough to be broken into several lines of base64, as files are"
+B64 = base64.b64encode(PICTURE).decode()
+
+
+@pytest.mark.parametrize(
+    "text", [B64, f"data:image/png;base64,{B64}", base64.encodebytes(PICTURE).decode()]
+)
+def test_base64_with_and_without_lines_or_a_data_url(text: str) -> None:
+    (upload,) = inline_uploads(check(inputs=[{"image": {"base64": text}}]))
+    assert upload.data == PICTURE
+
+
+INLINE = [
+    ({"image": {"base64": "not base64!"}}, "inputs.1.image.base64", "is not base64"),
+    ({"image": {"base64": B64[:-1]}}, "inputs.1.image.base64", "padding"),
+    ({"image": {"base64": "é"}}, "inputs.1.image.base64", "is not base64"),
+    ({"image": {"base64": "data:image/png;base64"}}, "inputs.1.image.base64", "is empty"),
+    ({"tensor": {}}, "inputs.1.tensor", "exactly one of data, npy_base64"),
+    ({"tensor": {"data": [1], "npy_base64": "x"}}, "inputs.1.tensor", "exactly one of"),
+    ({"tensor": {"npy_base64": B64}}, "inputs.1.tensor.npy_base64", "not a .npy file"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "field", "detail"), INLINE)
+def test_inline_inputs_that_cannot_be_read(wrong: dict[str, Any], field: str, detail: str) -> None:
+    request = check(inputs=[{"image": {"base64": B64}}, wrong])
+    with pytest.raises(InvalidRequest, match=detail) as caught:
+        inline_uploads(request)
+    assert caught.value.extensions["field"] == field

@@ -1,0 +1,176 @@
+"""Forms and flat fields: what curl sends, and what it sends by mistake."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.flat_fields import FLAT_FIELDS, request_from_fields
+from camserve.contracts.options import OutputOptions
+from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.targets import TARGET_KEYS
+from camserve.errors import CamserveError, EmptyBody, InvalidRequest, MalformedRequest
+from tests.app.front import png
+from tests.app.requests import read, read_stream, wire
+
+pytestmark = pytest.mark.anyio
+
+FILE = ("cat.png", png())
+
+
+def flat(**fields: str | list[str]) -> dict[str, Any]:
+    pairs = [
+        (name, one)
+        for name, value in fields.items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    return request_from_fields(pairs)
+
+
+def test_every_option_has_a_flat_field() -> None:
+    nested = {*ExplanationRequest.model_fields, *OutputOptions.model_fields}
+    assert set(FLAT_FIELDS) == nested - {"inputs", "targets", "output"} | {*TARGET_KEYS, "params"}
+    assert len(FLAT_FIELDS) == len(set(FLAT_FIELDS))
+
+
+def test_flat_targets() -> None:
+    assert flat(class_index=["1", "3, 5"])["targets"] == [
+        {"class_index": 1}, {"class_index": 3}, {"class_index": 5}
+    ]  # fmt: skip
+    assert flat(class_label=["a, b", "c"])["targets"] == [
+        {"class_label": "a, b"}, {"class_label": "c"}
+    ]  # fmt: skip
+    assert flat(reduction=["sum", "mean"])["targets"] == [
+        {"reduction": "sum", "params": {}}, {"reduction": "mean", "params": {}}
+    ]  # fmt: skip
+    assert flat(model="m") == {"model": "m"}
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"colour_map": "jet"}, "colour_map", "did you mean 'colormap'"),
+    ({"Class_Index": "1"}, "Class_Index", "did you mean 'class_index'"),
+    ({"class_index": "1", "reduction": "sum"}, "reduction", "exactly one of"),
+    ({"class_index": "1", "top": "1"}, "top", "class_index and top are both given"),
+    ({"model": ["a", "b"]}, "model", "given 2 times"),
+    ({"top": ["1", "2"]}, "top", "given 2 times"),
+    ({"class_index": "one"}, "class_index", "'one' is not a whole number"),
+    ({"class_index": "1,"}, "class_index", "'' is not a whole number"),
+    ({"class_index": "1.0"}, "class_index", "not a whole number"),
+    ({"class_index": "9" * 5000}, "class_index", "not a whole number"),
+    ({"top": "best"}, "top", "not a whole number"),
+    ({"alpha": "half"}, "alpha", "'half' is not a number"),
+    ({"deadline_ms": "1e3"}, "deadline_ms", "not a whole number"),
+    ({"params": "{}"}, "params", "go with a reduction"),
+    ({"reduction": "sum", "params": "[1]"}, "params", "must be a JSON object"),
+    ({"reduction": "sum", "params": "{"}, "params", "not JSON"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field", "detail"), WRONG, ids=lambda value: str(value)[:40])
+def test_flat_fields_that_mean_nothing(fields: dict[str, Any], field: str, detail: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        flat(**fields)
+    assert detail in str(caught.value)
+    assert caught.value.extensions["field"] == field
+
+
+@pytest.mark.parametrize("alpha", ["nan", "inf", "-1", "2"])
+async def test_an_opacity_is_from_0_to_1(alpha: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await read(data={"model": "toy", "alpha": alpha}, files={"input": FILE})
+    assert caught.value.extensions["field"] == "output.alpha"
+
+
+async def test_a_form_with_a_document_and_fields() -> None:
+    document = {"targets": [{"top": 2}], "output": {"colormap": "jet"}}
+    fields = {"model": "toy", "request": json.dumps(document), "alpha": "0.25"}
+    asked, uploads = await read(data=fields, files={"input": FILE})
+    assert asked.targets[0].model_dump() == {"top": 2}
+    assert (asked.output.colormap, asked.output.alpha) == ("jet", 0.25)
+    assert (uploads[0].data, uploads[0].name) == (FILE[1], FILE[0])
+
+
+async def test_a_document_may_come_as_a_file() -> None:
+    """curl -F 'request=@request.json;type=application/json'"""
+    document = json.dumps({"model": "toy", "targets": [{"top": 2}]})
+    files = {"request": ("request.json", document, "application/json"), "input": FILE}
+    asked, uploads = await read(files=files)
+    assert asked.model == "toy"
+    assert len(uploads) == 1
+
+
+DOCUMENT = json.dumps({"model": "toy", "targets": [{"top": 2}], "output": {"alpha": 1}})
+MISTAKES: list[tuple[dict[str, Any], type[CamserveError], str]] = [
+    ({"data": {"model": "toy"}, "files": {"file": FILE}}, InvalidRequest, "field 'input'"),
+    ({"data": {"model": "toy"}, "files": {"input": ("a", b"")}}, EmptyBody, "'a' is empty"),
+    ({"data": {"request": DOCUMENT, "top": "1"}, "files": {"input": FILE}}, InvalidRequest,
+     "targets is given twice"),
+    ({"data": {"request": DOCUMENT, "alpha": "1"}, "files": {"input": FILE}}, InvalidRequest,
+     "alpha is given twice"),
+    ({"data": {"request": [DOCUMENT, DOCUMENT]}, "files": {"input": FILE}}, InvalidRequest,
+     "given 2 times"),
+    ({"data": {"request": ""}, "files": {"input": FILE}}, MalformedRequest, "not JSON"),
+    ({"data": {"request": '{"output": 3}', "alpha": "1"}, "files": {"input": FILE}},
+     InvalidRequest, "output is given twice"),
+    ({"data": {"model": "toy", "input": "cat.png"}, "files": {"x": FILE}}, InvalidRequest,
+     "-F input=@cat.jpg"),
+    ({"data": {"model": "toy"}, "files": {"request": ("r", b"{}")}}, InvalidRequest, "no input"),
+    ({"data": {f"f{i}": "x" for i in range(101)}, "files": {"input": FILE}}, MalformedRequest,
+     "Too many fields"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "error", "detail"), MISTAKES, ids=[m[2] for m in MISTAKES])
+async def test_mistakes_in_forms(
+    options: dict[str, Any], error: type[CamserveError], detail: str
+) -> None:
+    with pytest.raises(error) as caught:
+        await read(**options)
+    assert detail in str(caught.value)
+
+
+BROKEN = {
+    "no boundary": ("multipart/form-data", b"--x\r\n"),
+    "another boundary": ("multipart/form-data; boundary=y", b"--x--\r\n"),
+    "no name": (
+        "multipart/form-data; boundary=x",
+        b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--\r\n",
+    ),
+    "garbage": ("multipart/form-data; boundary=x", b"\x00" * 100),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+async def test_a_broken_form_is_malformed(case: str) -> None:
+    content_type, body = BROKEN[case]
+    with pytest.raises(MalformedRequest):
+        await read_stream({"Content-Type": content_type}, [body])
+
+
+async def test_a_form_that_is_cut_off_anywhere_is_malformed() -> None:
+    """A lost last field must not change what is explained."""
+    headers, body, _ = wire(files={"input": FILE}, data={"model": "toy", "class_index": "1"})
+    for end in (*range(1, len(body) - 4, 7), len(body) - 5):
+        with pytest.raises(MalformedRequest):
+            await read_stream(headers, [body[:end]])
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "undefined", "idna", "utf-7", "hex", "?"])
+async def test_a_charset_of_the_clients_choice_is_not_used(charset: str) -> None:
+    """Some codecs make text that is not Unicode, others raise at anything."""
+    headers, body, _ = wire(data={"model": "a\\ud800+AAA-"}, files={"input": ("\\ud800", b"x")})
+    headers["content-type"] += f"; charset={charset}"
+    asked, uploads = await read_stream(headers, [body])
+    assert asked.model == "a\\ud800+AAA-"
+    assert uploads[0].name == "\\ud800"
+
+
+async def test_bytes_that_are_no_text_stay_harmless() -> None:
+    headers, body, _ = wire(data={"model": "toy"}, files={"input": ("?" * 1000, b"x")})
+    body = body.replace(b"???", b"\xff\xfe\xed").replace(b"toy", b"\xed\xa0\x80")
+    asked, uploads = await read_stream(headers, [body])
+    asked.model_dump_json()
+    assert uploads[0].name is not None
+    assert len(uploads[0].name.encode()) < 1000

@@ -1,0 +1,246 @@
+"""What a client sees of a job's life, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from camserve.contracts.explanations import Explanation
+from camserve.contracts.failures import FailureMessage
+from camserve.errors import InvalidRequest
+from tests.app.front import Front, png, running_front
+
+pytestmark = pytest.mark.anyio
+
+ASYNC = {"Prefer": "respond-async"}
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["code"] == code
+    assert document["status"] == status
+    assert document["type"] == f"/problems/{code}"
+    return dict(document)
+
+
+async def accepted(front: Front, **params: Any) -> str:
+    response = await front.post(params=params, headers=ASYNC)
+    assert response.status_code == 202, response.text
+    return str(response.headers["Location"])
+
+
+async def state_at(front: Front, href: str) -> Explanation:
+    response = await front.client.get(href)
+    assert response.status_code == 200, response.text
+    return Explanation.model_validate(response.json())
+
+
+async def test_a_synchronous_call_waits_for_the_result(front: Front) -> None:
+    response, job, _ = await front.done(front.post(params={"class_index": "1,3"}))
+    assert response.status_code == 200
+    done = Explanation.model_validate(response.json())
+    assert response.headers["Location"] == done.href
+    assert done.state == "succeeded"
+    assert [row.target.class_index for row in done.results] == [1, 3]
+    assert [row.target.class_label for row in done.results] == ["heart, love", "crane bird"]
+    assert done.results[0].map.shape == (4, 4)
+    assert (done.results[0].map.min, done.results[0].map.max) == (-4.0, 11.0)
+    assert done.timings_ms.compute == 1.5
+    assert done.created_at <= (done.started_at or done.created_at) <= (done.completed_at or 0)
+    assert job.request_id == response.headers["X-Request-ID"]
+
+
+async def test_queued_running_succeeded(front: Front) -> None:
+    href = await accepted(front)
+    queued = await state_at(front, href)
+    assert (queued.state, queued.started_at, queued.results) == ("queued", None, ())
+    map_href = f"{href}/results/0/map"
+    assert "queued" in problem(await front.client.get(map_href), 409, "not_ready")["detail"]
+
+    begun = await front.begin()
+    running = await state_at(front, href)
+    assert (running.state, running.attempts) == ("running", 1)
+    assert running.started_at is not None
+    assert "running" in problem(await front.client.get(map_href), 409, "not_ready")["detail"]
+
+    failure = FailureMessage.of(InvalidRequest("no such parameter", field="params"))
+    assert await front.worker.fail(begun, failure.model_dump_json().encode())
+    failed = await state_at(front, href)
+    assert failed.state == "failed"
+    assert failed.error == failure
+    assert problem(await front.client.get(map_href), 422, "invalid_request")["field"] == "params"
+    overlay = await front.client.get(f"{href}/results/0/overlay")
+    assert problem(overlay, 422, "invalid_request")["field"] == "params"
+
+
+async def test_a_failed_synchronous_call_is_the_errors_own_status(front: Front) -> None:
+    async def fail() -> None:
+        failure = FailureMessage.of(InvalidRequest("no such parameter", field="params"))
+        await front.worker.fail(await front.begin(), failure.model_dump_json().encode())
+
+    response, _ = await asyncio.gather(front.post(), fail())
+    document = problem(response, 422, "invalid_request")
+    assert (await state_at(front, document["explanation"])).state == "failed"
+
+
+async def test_a_wait_that_is_over_becomes_the_202(front: Front) -> None:
+    started = time.monotonic()
+    response = await front.post(headers={"Prefer": "wait=1"})
+    assert 0.9 < time.monotonic() - started < 4
+    assert response.status_code == 202
+    assert response.headers["Preference-Applied"] == "wait=1"
+    assert response.json()["state"] == "queued"
+    await front.work()
+    assert (await state_at(front, response.headers["Location"])).state == "succeeded"
+
+
+async def test_an_asynchronous_call_may_wait_a_little(front: Front) -> None:
+    """RFC 7240, 4.3: `respond-async, wait=10` is one wish."""
+    response, _, _ = await front.done(front.post(headers={"Prefer": "respond-async, wait=7"}))
+    assert response.status_code == 200
+    assert response.headers["Preference-Applied"] == "respond-async, wait=7"
+
+
+async def test_the_servers_limit_ends_a_wait(redis_url: str) -> None:
+    async with running_front(redis_url, sync_wait_s=0.2) as front:
+        await front.publish()
+        response = await front.post(headers={"Prefer": "wait=60"})
+        assert response.status_code == 202
+        assert response.headers["Preference-Applied"] == "wait=0.2"
+        assert (await front.post()).status_code == 202
+
+
+async def test_a_deadline_that_passes_is_504_and_expired(front: Front) -> None:
+    started = time.monotonic()
+    response = await front.post(params={"deadline_ms": 50})
+    document = problem(response, 504, "deadline_exceeded")
+    assert time.monotonic() - started < 6
+    expired = await state_at(front, document["explanation"])
+    assert expired.state == "expired"
+    assert expired.error is not None
+    assert expired.error.code == "deadline_exceeded"
+
+
+async def test_a_deadline_beyond_the_limit_is_refused(front: Front) -> None:
+    document = problem(await front.post(params={"deadline_ms": 10**8}), 422, "invalid_request")
+    assert document["limit"] == 3_600_000
+    assert "3600000" in document["detail"]
+
+
+async def test_cancel_a_queued_job_twice(front: Front) -> None:
+    href = await accepted(front)
+    for _ in range(2):
+        response = await front.client.delete(href)
+        assert response.status_code == 200
+        assert response.json()["state"] == "canceled"
+    assert problem(await front.client.get(f"{href}/results/0/map"), 409, "canceled")
+
+
+async def test_cancel_a_running_and_a_finished_job(front: Front) -> None:
+    href = await accepted(front)
+    begun = await front.begin()
+    assert (await front.client.delete(href)).json()["state"] == "running"
+    assert await front.worker.is_canceled(begun)
+    await front.worker.finish(begun, b"unused")
+    assert (await state_at(front, href)).state == "canceled"
+
+    other = await accepted(front)
+    await front.work()
+    assert (await front.client.delete(other)).json()["state"] == "succeeded"
+
+
+async def test_a_job_that_kills_its_workers_is_given_up(redis_url: str) -> None:
+    async with running_front(redis_url, lease_s=0.2, max_attempts=2) as front:
+        await front.publish()
+        href = await accepted(front)
+        await front.begin()
+        for _ in range(2):
+            await asyncio.sleep(0.3)
+            for claim in await front.worker.reclaim(["toy"]):
+                await front.worker.begin(claim)
+        dead = await state_at(front, href)
+        assert (dead.state, dead.attempts) == ("dead", 2)
+        document = problem(await front.client.get(f"{href}/results/0/map"), 500, "dead_lettered")
+        assert "2 attempts" in document["detail"]
+
+
+async def test_a_full_queue_is_429_and_says_when(redis_url: str) -> None:
+    async with running_front(redis_url, queue_depth=1) as front:
+        await front.publish()
+        await accepted(front)
+        response = await front.post()
+        document = problem(response, 429, "queue_full")
+        assert int(response.headers["Retry-After"]) == document["retry_after_s"] >= 1
+
+
+async def test_a_job_that_the_server_lost_is_handed_in_again(front: Front) -> None:
+    async def lose_and_work() -> str:
+        begun = await front.begin()
+        await front.redis.flushall()
+        await front.publish()
+        await front.work()
+        return begun.job_id
+
+    response, job_id = await asyncio.gather(front.post(), lose_and_work())
+    assert response.status_code == 200, response.text
+    assert response.json()["id"] == job_id
+
+
+async def test_a_server_that_is_away_is_503_everywhere() -> None:
+    async with running_front("redis://127.0.0.1:1") as front:
+        asked = [
+            await front.post(),
+            await front.client.get("/v1/models"),
+            await front.client.get("/v1/models/toy"),
+            await front.client.get("/v1/explanations/01J00000000000000000000000-toy"),
+        ]
+        for response in asked:
+            document = problem(response, 503, "queue_unavailable")
+            assert int(response.headers["Retry-After"]) == document["retry_after_s"] > 0
+        assert (await front.client.get("/livez")).status_code == 200
+        ready = await front.client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["redis"] is False
+
+
+@pytest.mark.parametrize(
+    "path", ["nonsense", "01J00000000000000000000000-toy", "../x", "%00", "a" * 300]
+)
+async def test_an_unknown_explanation_is_404(front: Front, path: str) -> None:
+    for method in ("GET", "DELETE"):
+        response = await front.client.request(method, f"/v1/explanations/{path}")
+        assert response.status_code == 404, response.text
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_unknown_result_is_404(front: Front) -> None:
+    response, _, _ = await front.done(front.post())
+    href = response.headers["Location"]
+    for number in (1, 10**30):
+        for what in ("map", "overlay"):
+            answer = await front.client.get(f"{href}/results/{number}/{what}")
+            problem(answer, 404, "explanation_not_found")
+    problem(await front.client.get(f"{href}/results/-1/map"), 422, "invalid_request")
+
+
+async def test_the_same_key_is_the_same_explanation(front: Front) -> None:
+    key = {"Idempotency-Key": "abc", **ASYNC}
+    first = await front.post(headers=key)
+    again = await front.post(headers=key)
+    assert first.status_code == again.status_code == 202
+    assert first.json()["id"] == again.json()["id"]
+    await front.work()
+    third = await front.post(headers={"Idempotency-Key": "abc"})
+    assert third.status_code == 200
+    assert third.json()["id"] == first.json()["id"]
+
+    for other in ({"params": {"class_index": 1}}, {"content": png(color=(1, 2, 3))}):
+        document = problem(await front.post(headers=key, **other), 409, "idempotency_conflict")
+        assert "'abc'" in document["detail"]
+    problem(await front.post(headers={"Idempotency-Key": "k" * 256}), 422, "invalid_request")

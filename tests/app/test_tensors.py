@@ -1,0 +1,175 @@
+"""Tensors: taken only when they are exactly what the model takes, and never unpickled."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.documents import Upload
+from app.inputs import prepare
+from app.pictures import open_display_copy
+from app.tensors import read_tensor
+from camserve.contracts.cards import InputSpec
+from camserve.errors import InvalidInput
+from camserve.settings import Settings
+
+SHAPE = (3, 4, 5)
+ARRAY = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def headed(header: str, body: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    return b"\x93NUMPY" + bytes(version) + length + header.encode() + body
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        ARRAY,
+        ARRAY[None],
+        ARRAY.astype(np.float64),
+        ARRAY.astype(">f4"),
+        np.asfortranarray(ARRAY),
+        ARRAY.astype(np.float16),
+        (ARRAY * 50).astype(np.int8),
+        (ARRAY * 50).astype(np.int64),
+        ARRAY > 0,
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_numbers_of_any_kind_arrive_as_they_are(array: np.ndarray) -> None:
+    expected = array.astype(np.float32).reshape(SHAPE)
+    for data in (npy(array), array.tolist()):
+        tensor = read_tensor(data, SHAPE)
+        assert tensor.dtype == np.float32
+        assert tensor.flags.c_contiguous
+        np.testing.assert_array_equal(tensor, expected)
+
+
+def test_a_batch_of_one_channel_is_no_riddle() -> None:
+    shape = (1, 4, 5)
+    array = ARRAY[:1]
+    for data in (array.tolist(), array[None].tolist(), npy(array), npy(array[None])):
+        np.testing.assert_array_equal(read_tensor(data, shape), array)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "shape": (npy(ARRAY[:, :3]), r"\[3, 3, 5\]; the model takes \[3, 4, 5\]"),
+    "batch": (npy(np.stack([ARRAY, ARRAY])), r"\[2, 3, 4, 5\]"),
+    "nan": (npy(np.where(ARRAY > 0, np.nan, ARRAY)), "NaN"),
+    "infinite": (npy(np.full(SHAPE, np.inf, np.float32)), "infinite"),
+    "beyond float32": (npy(np.full(SHAPE, 1e300)), "infinite"),
+    "complex": (npy(ARRAY.astype(complex)), "real numbers, not complex128"),
+    "text": (npy(np.full(SHAPE, "1.0")), "real numbers"),
+    "record": (npy(np.zeros(SHAPE, [("a", "f4")])), "real numbers"),
+    "cut off": (npy(ARRAY)[:-1], "239 bytes .* announces 240"),
+    "too long": (npy(ARRAY) + b"\0", "241 bytes .* announces 240"),
+    "no header": (b"\x93NUMPY", "header"),
+    "version": (b"\x93NUMPY\x09\x00" + npy(ARRAY)[8:], "header"),
+    "huge shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999,)}"),
+                   "the tensor's shape"),
+    "absurd shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (10**99,)}"), "header"),
+    "negative shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
+                       r"shape is \[-1\]"),
+    "huge items": (headed("{'descr': '<V999999999', 'fortran_order': False, 'shape': (3, 4, 5)}"),
+                   "real numbers"),
+    "not Python": (headed("{'descr': "), "header"),
+    "deep": (headed("(" * 9000), "header"),
+    "long": (headed("0" * 60_000), "header"),
+    "longer": (headed("#" * 10**6, version=(2, 0)), "header"),
+    "lists: shape": (ARRAY[:2].tolist(), r"\[2, 4, 5\]"),
+    "lists: ragged": ([[[0.0] * 5] * 4] * 2 + [[[0.0] * 5] * 3 + [[0.0] * 4]],
+                      r"data\[2\]\[3\] must be a list of 5"),
+    "lists: text": ([[["1.0"] * 5] * 4] * 3, "numbers"),
+    "lists: null": ([[[None] * 5] * 4] * 3, "numbers"),
+    "lists: object": ([[[{}] * 5] * 4] * 3, "numbers"),
+    "lists: deeper": ([[[[1.0]] * 5] * 4] * 3, "shape"),
+    "lists: deeper later": ([[[1.0] * 4 + [[1.0]]] * 4] * 3, "numbers"),
+    "lists: huge": ([[[1e300] * 5] * 4] * 3, "infinite"),
+    "lists: empty": ([], "shape"),
+    "lists: a number": ([1, 2, 3], "shape"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_the_model_cannot_take_is_refused(case: str) -> None:
+    data, reason = WRONG[case]
+    with pytest.raises(InvalidInput, match=reason):
+        read_tensor(data, SHAPE)
+
+
+def test_nothing_is_unpickled() -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("unpickled",))
+
+    objects = np.empty(SHAPE, object)
+    objects[...] = Trap()
+    trap = npy(objects, allow_pickle=True)
+    with pytest.raises(pytest.fail.Exception, match="unpickled"):
+        np.load(io.BytesIO(trap), allow_pickle=True)  # it is one
+    with pytest.raises(InvalidInput, match="real numbers, not object"):
+        read_tensor(trap, SHAPE)
+
+
+def test_a_header_is_not_believed() -> None:
+    """numpy itself makes room for what a header announces, before it reads."""
+    data = headed("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, 20000, 30000)}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match="announces"):
+            read_tensor(data, (3, 20000, 30000))
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_long_text_among_numbers_takes_no_room() -> None:
+    rows: list[Any] = [[[0.0] * 300] * 300] * 3
+    rows = [rows[0], rows[1], [*rows[2][:-1], [*rows[2][0][:-1], "x" * 100_000]]]
+    with pytest.raises(InvalidInput, match=r"data\[2\]\[299\] holds something else"):
+        read_tensor(rows, (3, 300, 300))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
+    damaged = bytearray(npy(ARRAY))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(6, 140))] = data.draw(st.integers(0, 255))
+    try:
+        assert read_tensor(bytes(damaged), SHAPE).shape == SHAPE
+    except InvalidInput:
+        pass
+
+
+@pytest.mark.parametrize("colors", ["RGB", "BGR", "L"])
+def test_a_tensor_is_shown_as_the_picture_it_was(colors: Any) -> None:
+    """A picture, normalised by hand, sent as a tensor: its overlay has the picture's colours."""
+    spec = InputSpec(height=6, width=8, colors=colors, mean=(0.4,), std=(0.25,))
+    levels = np.random.default_rng(1).integers(0, 256, (spec.channels, 6, 8)).astype(np.float32)
+    prepared = prepare(Upload(npy((levels / 255 - 0.4) / 0.25)), spec, Settings())
+    shown = np.asarray(open_display_copy(prepared.picture)).transpose(2, 0, 1)
+    expected = levels[::-1] if colors == "BGR" else np.broadcast_to(levels, (3, 6, 8))
+    np.testing.assert_array_equal(shown, expected)
+    assert prepared.tensor.shape == spec.shape
+
+
+def test_extreme_tensors_can_be_shown() -> None:
+    spec = InputSpec(height=4, width=5, std=(4.0,))
+    for value in (3e38, -3e38):
+        prepared = prepare(Upload(npy(np.full(SHAPE, value))), spec, Settings())
+        assert open_display_copy(prepared.picture).size == (5, 4)

@@ -1,0 +1,182 @@
+"""The engine gives back what it borrows, whatever mode it is called in and however it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camserve.engine import ClassIndex, Explainer, Top
+from tests.engine.networks import PlainCNN, ResNetLike, randomised
+from tests.engine.truth import difference, hand_map
+
+IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def hooks(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+@pytest.fixture
+def model() -> ResNetLike:
+    return randomised(ResNetLike())
+
+
+@pytest.fixture(params=["grad", "no_grad", "inference_mode"])
+def caller_mode(request: pytest.FixtureRequest) -> Iterator[str]:
+    modes: dict[str, Any] = {
+        "grad": torch.enable_grad,
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+    }
+    with modes[request.param]():
+        yield request.param
+
+
+def test_any_caller_mode_gives_the_same_map_and_is_restored(caller_mode: str) -> None:
+    model = randomised(ResNetLike())  # under inference_mode: its weights are inference tensors
+    inputs = IMAGES[:1].clone()
+    assert next(model.parameters()).is_inference() == (caller_mode == "inference_mode")
+    explainer = Explainer(model, inputs)
+    [[attribution]] = explainer.explain(inputs, [[ClassIndex(1)]])
+    assert torch.is_grad_enabled() == (caller_mode == "grad")
+    assert torch.is_inference_mode_enabled() == (caller_mode == "inference_mode")
+    with torch.inference_mode(mode=False):
+        truth = hand_map(model, "layer2", inputs.clone(), lambda row: row[1])
+    assert not attribution.map.is_inference()
+    assert difference(attribution.map, truth) <= 1e-5
+
+
+def test_tied_inference_weights_stay_tied() -> None:
+    with torch.inference_mode():
+        model = randomised(PlainCNN())
+        model.second = nn.Linear(12, 5)
+        model.second.weight = model.head.weight
+    Explainer(model, IMAGES[:1])
+    assert model.second.weight is model.head.weight
+    assert not any(weight.is_inference() for weight in model.parameters())
+
+
+def test_hooks_are_given_back(model: ResNetLike) -> None:
+    explainer = Explainer(model, IMAGES[:1])
+    assert hooks(model) == 0
+    explainer.explain(IMAGES, [[Top(2)]] * 6)
+    assert hooks(model) == 0
+
+
+def test_hooks_and_modes_are_given_back_after_an_exception(model: ResNetLike) -> None:
+    explainer = Explainer(model, IMAGES[:1])
+
+    def fail(_module: nn.Module, _inputs: Any) -> None:
+        raise KeyError("behind the feature layer")
+
+    breaking = model.fc.register_forward_pre_hook(fail)
+    with torch.no_grad():
+        for explain in (
+            lambda: explainer.explain(IMAGES, [[Top(1)]] * 6),
+            lambda: Explainer(model, IMAGES[:1]),
+        ):
+            with pytest.raises(KeyError):
+                explain()
+            assert not torch.is_grad_enabled()
+    breaking.remove()
+    assert hooks(model) == 0
+    [[attribution]] = explainer.explain(IMAGES[:1], [[ClassIndex(0)]])  # the lock is free too
+    truth = hand_map(model, "layer2", IMAGES[:1], lambda row: row[0])
+    assert difference(attribution.map, truth) <= 1e-5
+
+
+def test_grad_is_never_written_and_weights_are_frozen(model: ResNetLike) -> None:
+    inputs = IMAGES[:2].clone().requires_grad_()
+    model.train()
+    Explainer(model, inputs[:1]).explain(inputs, [[Top(3)], [Top(1)]])
+    assert inputs.grad is None
+    assert all(weight.grad is None for weight in model.parameters())
+    assert not any(weight.requires_grad for weight in model.parameters())
+    assert not model.training
+
+
+def test_the_backbone_runs_without_a_graph(model: ResNetLike) -> None:
+    """Only from the feature layer on does anything require grad."""
+    explainer = Explainer(model, IMAGES[:1])
+    recorded: OrderedDict[str, bool] = OrderedDict()
+    for name in ("stem", "layer1.0.conv1", "layer1", "layer2", "avgpool", "fc"):
+        model.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out, name=name: recorded.__setitem__(name, out.requires_grad)
+        )
+    explainer.explain(IMAGES[:1], [[Top(1)]], feature_layer="layer1.1")
+    assert list(recorded.items()) == [
+        ("stem", False),
+        ("layer1.0.conv1", False),
+        ("layer1", True),
+        ("layer2", True),
+        ("avgpool", True),
+        ("fc", True),
+    ]
+
+
+def test_a_backbone_inside_its_own_no_grad() -> None:
+    class Frozen(PlainCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self.features(x)
+            return self.head(features.flatten(2).mean(2).square())
+
+    class Open(PlainCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.features(x).flatten(2).mean(2).square())
+
+    frozen, plain = randomised(Frozen()), randomised(Open())
+    explainer = Explainer(frozen, IMAGES[:1], feature_layer="features.2")
+    [[attribution]] = explainer.explain(IMAGES[:1], [[ClassIndex(1)]], feature_layer="features")
+    truth = hand_map(plain, "features", IMAGES[:1], lambda row: row[1])
+    assert difference(attribution.map, truth) <= 1e-5
+
+
+def test_global_random_state_is_left_alone() -> None:
+    class Noisy(PlainCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 1e-3 * torch.randn_like(x))
+
+    model = randomised(Noisy())
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    Explainer(model, IMAGES[:1])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_introspection_is_repeatable(model: ResNetLike) -> None:
+    first, second = Explainer(model, IMAGES[:1]).report, Explainer(model, IMAGES[1:2]).report
+    assert first == second
+
+
+def test_threads_share_a_replica_without_a_wrong_map(model: ResNetLike) -> None:
+    explainer = Explainer(model, IMAGES[:1])
+    layers = ["layer2", "layer1", "layer2.0.conv1"]
+    truths = {
+        (row, layer): hand_map(model, layer, IMAGES[row : row + 1], lambda out, c=row % 5: out[c])
+        for row in range(6)
+        for layer in layers
+    }
+    start = threading.Barrier(6)
+
+    def hammer(row: int) -> int:
+        start.wait()
+        wrong = 0
+        for turn in range(20):
+            layer = layers[turn % 3]
+            [[attribution]] = explainer.explain(
+                IMAGES[row : row + 1], [[ClassIndex(row % 5)]], feature_layer=layer
+            )
+            wrong += difference(attribution.map, truths[row, layer]) > 1e-4
+        return wrong
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(hammer, range(6))) == 0

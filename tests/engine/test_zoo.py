@@ -1,0 +1,111 @@
+"""The reference maps of the model zoo, in float32 and float64, through `torch.export` programs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from camserve.engine import ClassIndex, Explainer, Reduction, Target
+
+ZOO = Path(
+    os.environ.get(
+        "CAMSERVE_TEST_ZOO", Path(__file__).resolve().parents[2].parent / "shared" / "zoo"
+    )
+)
+PRESENT = (ZOO / "index.json").is_file()
+
+pytestmark = pytest.mark.skipif(
+    not PRESENT, reason=f"no model zoo at {ZOO}: set CAMSERVE_TEST_ZOO to its folder"
+)
+
+MODELS = sorted(path.parent.name for path in ZOO.glob("models/*/card.json"))
+
+
+@functools.cache
+def all_cases() -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = []
+    if PRESENT:
+        listed += json.loads((ZOO / "index.json").read_text())["cases"]
+    return listed
+
+
+def score_cases() -> list[dict[str, Any]]:
+    """Grad-CAM of class scores and of regression outputs."""
+    return [
+        case
+        for case in all_cases()
+        if case["method"] == "gradcam" and case["target"]["kind"] in ("class", "output")
+    ]
+
+
+@functools.cache
+def explainer(model: str, dtype: torch.dtype) -> Explainer:
+    with warnings.catch_warnings():
+        # torch 2.13 uses a pytree class that it has itself deprecated whenever it loads a program
+        warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+        program = torch.export.load(ZOO / "models" / model / "model.pt2")
+        network = torch.export.unflatten(program).to(dtype)
+    case = next(case for case in all_cases() if case["model"] == model)
+    probe = torch.from_numpy(np.load(ZOO / case["x"][0])["x"][:1])
+    return Explainer(network, probe)
+
+
+def targets_of(case: dict[str, Any], rows: int) -> list[list[Target]]:
+    target = case["target"]
+    if target["kind"] == "output":
+        return [[Reduction("output", index=target["index"])]] * rows
+    if "index_per_sample" in target:
+        return [[ClassIndex(index)] for index in target["index_per_sample"]]
+    indices = target["index"] if isinstance(target["index"], list) else [target["index"]]
+    return [[ClassIndex(index) for index in indices]] * rows
+
+
+def tolerance_of(case: dict[str, Any], dtype: torch.dtype) -> float:
+    """Absolute. Where float32 is called unreliable, the softmax in float64 must still give 1e-5."""
+    tolerance = case["tolerance"]
+    if dtype == torch.float64:
+        relative = tolerance["rel_float64"]
+    elif tolerance["float32_unreliable"] or tolerance["rel_float32"] is None:
+        relative = 1e-5
+    else:
+        relative = tolerance["rel_float32"]
+    return float(relative * tolerance["scale"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("case", score_cases(), ids=lambda case: f"{case['id']}-{case['model']}")
+def test_reference_map(case: dict[str, Any], dtype: torch.dtype) -> None:
+    inputs = torch.from_numpy(np.concatenate([np.load(ZOO / file)["x"] for file in case["x"]]))
+    reference = np.load(ZOO / case["file"])
+    score = case["target"].get("score", "logit") or "logit"
+    rows = explainer(case["model"], dtype).explain(
+        inputs.to(dtype),
+        targets_of(case, len(inputs)),
+        feature_layer=case["layer"],
+        reduction_layer="output" if score == "logit" else score,
+    )
+    maps = np.stack([np.stack([a.map.numpy() for a in row]) for row in rows])
+    expected = reference["presum"].reshape(maps.shape)
+    assert maps.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert np.abs(maps - expected).max() <= tolerance_of(case, dtype)
+    scores = np.array([[a.score for a in row] for row in rows])
+    assert scores == pytest.approx(
+        reference["score"].reshape(scores.shape), rel=1e-4, abs=1e-4 * np.abs(scores).max()
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_default_layer_is_found(model: str) -> None:
+    card = json.loads((ZOO / "models" / model / "card.json").read_text())
+    report = explainer(model, torch.float32).report
+    assert report.feature_layer == card["default_layer"]
+    assert report.candidates()[0] == card["default_layer"]
+    assert report.output_shape == tuple(card["output"]["shape"][1:])

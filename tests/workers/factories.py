@@ -1,0 +1,77 @@
+"""Models for `factory:` cards: tiny, and some that misbehave when an input bears a mark."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DEADLY", "FAULTY", "HANGING", "SHAPE", "SLOW", "misbehaving", "tiny"]
+
+SHAPE = (1, 8, 8)
+"""(C, H, W) of the input of all models here."""
+
+# the value of an input's first pixel decides what the misbehaving model does
+FAULTY, DEADLY, SLOW, HANGING = 101.0, 102.0, 103.0, 104.0
+
+
+class Tiny(nn.Module):
+    """Two convolutions, pooling, one linear layer."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+        self.body = nn.Conv2d(4, 6, 3, padding=1)
+        self.head = nn.Linear(6, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(self.stem(x).relu()).relu()
+        return self.head(features.mean((2, 3)))
+
+
+class Misbehaving(Tiny):
+    """`folder`: where it says that it is `entered`, and waits for the file `go`."""
+
+    def __init__(self, classes: int, folder: str) -> None:
+        super().__init__(classes)
+        self.folder = Path(folder)
+
+    def forward(self, x: Tensor) -> Tensor:
+        marks = set(x[:, 0, 0, 0].tolist())
+        if FAULTY in marks:
+            raise ArithmeticError("a secret of the model")
+        if DEADLY in marks:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if HANGING in marks:
+            threading.Event().wait()
+        if SLOW in marks:
+            (self.folder / "entered").touch()
+            while not (self.folder / "go").exists():
+                time.sleep(0.005)
+        return super().forward(x)
+
+
+def tiny(classes: int = 3, seed: int = 0) -> nn.Module:
+    """The same weights for the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Tiny(classes)
+
+
+def misbehaving(folder: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Misbehaving(3, folder)
+
+
+def no_module() -> str:
+    return "not a module"
+
+
+def raising() -> nn.Module:
+    raise OSError("the disk is full")

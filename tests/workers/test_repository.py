@@ -1,0 +1,127 @@
+"""Reading the model repository: what a card may say, and that a bad one harms no other model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.workers.cards import TINY, entry_of, write_model
+from workers.repository import model_names, scan
+
+
+def test_a_good_card(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "good", 'title = "Good"\n' + TINY)
+    repository = scan(tmp_path)
+    assert repository.names == ("good",)
+    assert repository.invalid == {}
+    entry = repository.entries["good"]
+    assert (entry.kind, entry.reference) == ("factory", "tests.workers.factories:tiny")
+    assert entry.card.title == "Good"
+    assert entry.card.input == {"height": 8, "width": 8, "colors": "L"}
+    assert entry.folder == folder
+    assert entry.is_local
+
+
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        ("source = ", "Invalid value"),
+        ("\xff", "card.toml"),
+        ("a = " + "[" * 5000, "recursion"),
+        ('title = "no source"', "source: Field required"),
+        ('source = "pickle:model.pkl"', "source: String should match pattern"),
+        ('source = "export:m.pt2"\nlables = ["a"]', "lables: Extra inputs are not permitted"),
+        ('source = "export:m.pt2"\n[input]\nheigth = 8', "unknown input field 'heigth'"),
+        ('source = "export:../m.pt2"', "'../m.pt2' is not inside the model's folder"),
+        ('source = "export:/etc/passwd"', "'/etc/passwd' is not inside the model's folder"),
+        ('source = "transformers:../other"', "'../other' is not inside the model's folder"),
+        (
+            'source = "factory:a:b"\nweights = "../w.safetensors"',
+            "'../w.safetensors' is not inside the model's folder",
+        ),
+    ],
+)
+def test_a_bad_card_says_what_is_wrong_and_harms_no_other(
+    tmp_path: Path, card: str, reason: str
+) -> None:
+    write_model(tmp_path, "good", TINY)
+    folder = write_model(tmp_path, "bad", "")
+    (folder / "card.toml").write_bytes(card.encode("latin-1"))
+    repository = scan(tmp_path)
+    assert repository.names == ("good",)
+    assert list(repository.invalid) == ["bad"]
+    message = str(repository.invalid["bad"])
+    assert "'bad'" in message
+    assert reason in message
+
+
+@pytest.mark.parametrize("name", ["Upper", "with space", "ümlaut", "x" * 65, "-dash", "line\n"])
+def test_a_folder_name_that_no_request_could_give(tmp_path: Path, name: str) -> None:
+    write_model(tmp_path, "good", TINY)
+    write_model(tmp_path, name, TINY)
+    repository = scan(tmp_path)
+    assert repository.names == ("good",)
+    assert "must be renamed" in str(repository.invalid[name])
+    assert model_names(tmp_path) == ("good",)
+
+
+def test_what_is_no_model_folder(tmp_path: Path) -> None:
+    write_model(tmp_path, ".git", TINY)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "card.toml").write_text(TINY)
+    assert scan(tmp_path).names == ()
+    assert scan(tmp_path).invalid == {}
+    assert scan(tmp_path / "not there").names == ()
+
+
+def test_a_card_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "odd" / "card.toml").mkdir(parents=True)
+    assert "odd" in scan(tmp_path).invalid
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path, "good", TINY)
+    folder = write_model(tmp_path, "locked", 'source = "export:model.pt2"')
+    (folder / "model.pt2").write_bytes(b"x")
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", **options: object) -> object:
+        if path.name == "model.pt2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    repository = scan(tmp_path)
+    assert repository.names == ("good",)
+    assert "Permission denied" in str(repository.invalid["locked"])
+
+
+def test_the_version_is_a_digest_of_card_and_files(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", 'source = "export:model.pt2"\n')
+    bare = entry_of(folder).version
+    (folder / "model.pt2").write_bytes(b"one")
+    one = entry_of(folder).version
+    (folder / "model.pt2").write_bytes(b"two")
+    two = entry_of(folder).version
+    (folder / "README.md").write_text("not of the model")
+    assert entry_of(folder).version == two
+    os.utime(folder / "model.pt2", (0, 0))
+    assert entry_of(folder).version == two
+    (folder / "card.toml").write_text('source = "export:model.pt2"\ntitle = "T"\n')
+    assert len({bare, one, two, entry_of(folder).version}) == 4
+
+
+def test_the_version_of_a_factory_and_of_a_local_folder(tmp_path: Path) -> None:
+    factory = write_model(tmp_path, "f", f'weights = "w.safetensors"\n{TINY}')
+    before = entry_of(factory).version
+    (factory / "w.safetensors").write_bytes(b"weights")
+    assert entry_of(factory).version != before
+    local = write_model(tmp_path, "t", 'source = "transformers:files"')
+    assert not entry_of(local).is_local
+    before = entry_of(local).version
+    (local / "files").mkdir()
+    (local / "files" / "config.json").write_text("{}")
+    assert entry_of(local).is_local
+    assert entry_of(local).version != before

@@ -1,0 +1,55 @@
+"""The one thread that computes, and what happens to a worker whose computation hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn, TypeVar
+
+__all__ = ["HUNG_EXIT_CODE", "DeviceThread", "die_hung"]
+
+logger = logging.getLogger(__name__)
+
+HUNG_EXIT_CODE = 70
+
+Result = TypeVar("Result")
+
+
+class DeviceThread:
+    """Runs one computation at a time; the others wait, and their time does not run meanwhile."""
+
+    def __init__(self, time_limit_s: float) -> None:
+        self._time_limit_s = time_limit_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._free = asyncio.Lock()
+
+    async def run(self, call: Callable[[], Result], model: str) -> tuple[Result, float]:
+        """The result, and how long it took in ms. The process ends if it outlasts the limit."""
+        clock = asyncio.get_running_loop()
+        async with self._free:
+            started_s = clock.time()
+            running = clock.run_in_executor(self._thread, call)
+            done, _ = await asyncio.wait([running], timeout=self._time_limit_s)
+            if not done:
+                die_hung("explaining", model)
+            return await running, (clock.time() - started_s) * 1000
+
+    async def wait_until_free(self) -> None:
+        """Return when nothing computes. Who claims jobs earlier keeps them from other workers."""
+        async with self._free:
+            return
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def die_hung(doing: str, model: str) -> NoReturn:
+    """End this process: a hung kernel cannot be canceled, and leaving frees the device.
+
+    The supervisor starts another one, and the jobs are redelivered.
+    """
+    logger.error("%s %s outlasted its time limit: the worker restarts", doing, model)
+    os._exit(HUNG_EXIT_CODE)

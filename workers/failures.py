@@ -1,0 +1,29 @@
+"""How an exception becomes what the caller is told."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from camserve.contracts.failures import FailureMessage
+from camserve.errors import CamserveError, ErrorCode
+
+__all__ = ["failure_of"]
+
+logger = logging.getLogger(__name__)
+
+
+def failure_of(error: Exception, what: str) -> FailureMessage:
+    """An error of ours in its own words; of any other, only its kind and where to look for it.
+
+    The traceback stays in the log, under a number that the caller gets too.
+    """
+    if isinstance(error, CamserveError):
+        return FailureMessage.of(error)
+    error_id = secrets.token_hex(6)
+    logger.error("%s failed, error %s", what, error_id, exc_info=error)
+    return FailureMessage(
+        code=ErrorCode.INTERNAL,
+        detail=f"the model raised {type(error).__name__}; look for {error_id} in the worker's log",
+        extensions={"error_id": error_id},
+    )

@@ -1,0 +1,100 @@
+"""Looks into a .pt2 file before torch does: what it holds must be data that cannot run code.
+
+`torch.export.load` would unpickle custom objects, start compiled AOTInductor libraries and hand
+symbolic sizes to sympy, which evaluates them as Python.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from camserve.errors import UnsupportedModel
+
+__all__ = ["EXPORT_ADVICE", "check_archive"]
+
+EXPORT_ADVICE = (
+    "write it with torch.export: "
+    "`torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')`"
+)
+MOST_JSON_BYTES = 200_000_000  # a graph, not weights: the shapes model has 47 kB
+
+_DATA = re.compile(
+    r"(archive_format|archive_version|byteorder|version|\.data/.+|models/[^/]+\.json|extra/.+"
+    r"|data/sample_inputs/.+|data/weights/.+|data/constants/(?!custom_obj_|opaque_obj_).+"
+    r"|serialized_(exported_program|state_dict|constants|example_inputs)\.(json|pt))"
+)
+_SYMBOL = re.compile(r"Symbol\('\w+'(, ?\w+=(True|False))*\)")
+# left of a size such as 2*FloorDiv(Symbol('s0'), 4) + 1: numbers, operators, sympy's classes
+_ARITHMETIC = re.compile(r"(?:[0-9 ()+\-*/,<>=]|\b[A-Z][A-Za-z]*\b|\b[su][0-9]+\b)*")
+
+
+def check_archive(path: Path, model: str) -> None:
+    """Raises UnsupportedModel, with the way out, for all but a plain torch.export program."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            _check_names(names, path.name, model)
+            for name in names:
+                if name.endswith(".json"):
+                    _check_expressions(archive, name, path.name, model)
+    except zipfile.BadZipFile:
+        raise UnsupportedModel(
+            f"model {model!r}: {path.name!r} is not a torch.export program; {EXPORT_ADVICE}"
+        ) from None
+
+
+def _check_names(names: list[str], file: str, model: str) -> None:
+    if any("/code/" in name for name in names):
+        raise UnsupportedModel(
+            f"model {model!r}: {file!r} is a TorchScript file, whose submodules cannot be hooked; "
+            f"{EXPORT_ADVICE}"
+        )
+    if any(name.endswith("data.pkl") for name in names):
+        raise UnsupportedModel(
+            f"model {model!r}: {file!r} is a pickled module or state dict, which camserve never "
+            f"opens because a pickle runs code; {EXPORT_ADVICE}"
+        )
+    if len(set(names)) < len(names):
+        raise UnsupportedModel(f"model {model!r}: {file!r} holds two entries of the same name")
+    for name in names:
+        inner = name.partition("/")[2]  # all entries lie in one folder, in older files in none
+        if not (_DATA.fullmatch(inner) or _DATA.fullmatch(name)):
+            raise UnsupportedModel(
+                f"model {model!r}: {file!r} holds {name!r}, which can run code (a compiled or "
+                f"custom object) and is never opened; {EXPORT_ADVICE}"
+            )
+
+
+def _check_expressions(archive: zipfile.ZipFile, name: str, file: str, model: str) -> None:
+    if archive.getinfo(name).file_size > MOST_JSON_BYTES:
+        raise UnsupportedModel(f"model {model!r}: {name!r} in {file!r} is too large to check")
+    try:
+        graph = json.loads(archive.read(name))
+    except (ValueError, RecursionError):
+        raise UnsupportedModel(
+            f"model {model!r}: {name!r} in {file!r} is damaged; {EXPORT_ADVICE}"
+        ) from None
+    for expression in _expressions(graph):
+        if not _ARITHMETIC.fullmatch(_SYMBOL.sub("", expression)):
+            raise UnsupportedModel(
+                f"model {model!r}: {file!r} has a symbolic size that is not plain arithmetic, and "
+                f"would be run as code; {EXPORT_ADVICE}"
+            )
+
+
+def _expressions(graph: Any) -> Iterator[str]:
+    """All values under `expr_str`, which torch gives to sympy."""
+    unseen = [graph]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            if "expr_str" in value:
+                yield str(value["expr_str"])
+            unseen += value.values()
+        elif isinstance(value, list):
+            unseen += value
