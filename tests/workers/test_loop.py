@@ -143,6 +143,7 @@ async def _resident(bench: Bench, model: str) -> WorkerStatus | None:
 
 async def test_waiting_jobs_of_several_requests_share_a_forward(start: Start, tmp_path: Path) -> None:
     bench = await start(max_batch=4)
+    await bench.answer(await enqueue(bench.queue, noise(9), model="slow"))
     blocker = await enqueue(bench.queue, noise(0, SLOW), model="slow")
     await eventually(lambda: asyncio.to_thread((tmp_path / "entered").exists))
     ids = [await enqueue(bench.queue, noise(i), model="slow") for i in range(1, 5)]
