@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,7 +51,7 @@ async def explanation_response(
     card = await state.catalog.find(record.model) if done else None
     limit = state.settings.max_output_megapixels
     # in a thread: it may hold maps of a million numbers
-    return await asyncio.to_thread(
+    return await state.on_pictures(
         lambda: json_response(explanation(record, done, card, limit), status, headers)
     )
 
@@ -68,7 +67,7 @@ async def map_response(
         shape, convention = one.values.shape, one.convention
         return json_response(MapArray(shape=shape, convention=convention, data=one.values))
 
-    return await asyncio.to_thread(make)
+    return await state.on_pictures(make)
 
 
 async def as_maps(
@@ -86,7 +85,7 @@ async def as_maps(
             )  # fmt: skip
         return npy_bytes(maps[0] if len(maps) == 1 else np.stack(maps))
 
-    return await asyncio.to_thread(make)
+    return await state.on_pictures(make)
 
 
 async def as_pictures(
@@ -99,14 +98,9 @@ async def as_pictures(
         if picture is None:
             raise ExplanationNotFound(done.record.id)
         pictures[index] = picture
-    return await asyncio.to_thread(
-        draw,
-        done,
-        numbers,
-        pictures,
-        options,
-        form=form,
-        max_megapixels=state.settings.max_output_megapixels,
+    limit = state.settings.max_output_megapixels
+    return await state.on_pictures(
+        lambda: draw(done, numbers, pictures, options, form=form, max_megapixels=limit)
     )
 
 

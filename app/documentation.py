@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -15,8 +15,9 @@ from app.problems import MEDIA_TYPE, STATUS, TITLE
 from app.uploads import RAW_TYPES
 from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.targets import ReductionName
 
-__all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "PROBLEMS", "binary", "document"]
+__all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "binary", "document", "problems"]
 
 DESCRIPTION = """\
 Which parts of this input made the network say that?
@@ -29,6 +30,10 @@ Name a model, give a picture and a class: get the Grad-CAM map as an array or as
 Class indices start at 0. Every error is an RFC 9457 problem with a `code` and a remedy.
 """
 
+# a whole PNG file, so that "Try it out" in /docs works as it is
+_GRAY_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 _SCHEMAS = "#/components/schemas/{model}"
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -39,7 +44,10 @@ _EXTRA_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "class_label": ("Class to explain by its label; may be repeated.", {"type": "string"}),
     "top": ("Explain the k best classes of each input.", {"type": "integer", "minimum": 1}),
-    "reduction": ("Name of a reduction to explain instead of a class.", {"type": "string"}),
+    "reduction": (
+        "Name of a reduction to explain instead of a class; may be repeated.",
+        {"type": "string", "enum": list(get_args(ReductionName))},
+    ),
     "params": ("Parameters of the reduction, as a JSON object.", {"type": "string"}),
 }
 
@@ -74,7 +82,8 @@ FLAT_QUERY = [
         "in": "query",
         "required": False,
         "description": f"With a raw file as body. {description}",
-        "schema": schema,
+        # without its default, which the page /docs would send along with every other body, too
+        "schema": {key: value for key, value in schema.items() if key != "default"},
     }
     for name, (description, schema) in _FLAT.items()
 ]
@@ -82,7 +91,14 @@ FLAT_QUERY = [
 CREATE_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        JSON: {"schema": {"$ref": _SCHEMAS.format(model=ExplanationRequest.__name__)}},
+        JSON: {
+            "schema": {"$ref": _SCHEMAS.format(model=ExplanationRequest.__name__)},
+            "example": {
+                "model": "shapes",
+                "inputs": [{"image": {"base64": _GRAY_PIXEL}}],
+                "targets": [{"class_label": "star"}],
+            },
+        },
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -108,13 +124,17 @@ CREATE_BODY: dict[str, Any] = {
     },
 }
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": "; ".join(TITLE[code] for code in TITLE if STATUS[code] == status),
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}},
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that may answer with problems of these statuses."""
+    return {
+        status: {
+            "description": "; ".join(TITLE[code] for code in TITLE if STATUS[code] == status),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}},
+        }
+        for status in statuses
     }
-    for status in sorted(set(STATUS.values()))
-}
+
 
 _PROBLEM = {
     "title": "Problem",
@@ -149,5 +169,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         components |= _components(ExplanationRequest) | {"Problem": _PROBLEM}
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
+        for operation in (one for path in schema["paths"].values() for one in path.values()):
+            if JSON in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
         app.openapi_schema = schema
     return app.openapi_schema

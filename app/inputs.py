@@ -52,7 +52,7 @@ def prepare(upload: Upload, spec: InputSpec, settings: Settings) -> PreparedInpu
         orientation,
         mode=spec.resize,
         resize=spec.resize_to,
-        crop=(spec.height, spec.width) if spec.resize != "letterbox" else None,
+        crop=(spec.height, spec.width),
         input_size=(spec.height, spec.width),
     )
     colors = image.convert("L" if spec.colors == "L" else "RGB")

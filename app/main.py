@@ -72,8 +72,8 @@ async def _lifespan(
         catalog = Catalog(Registry(redis, options), queue, settings)
         reaper = asyncio.create_task(_reap(queue))
         try:
-            decoding = asyncio.Semaphore(settings.decode_threads)
-            yield {"parts": AppState(settings, queue, catalog, decoding)}
+            picture_work = asyncio.Semaphore(settings.picture_threads)
+            yield {"parts": AppState(settings, queue, catalog, picture_work)}
         finally:
             reaper.cancel()
             await asyncio.gather(reaper, return_exceptions=True)

@@ -175,8 +175,7 @@ def install(app: FastAPI) -> None:
         code = _BY_STATUS.get(error.status_code, ErrorCode.INTERNAL)
         detail = str(error.detail)
         if code is ErrorCode.NOT_FOUND:
-            paths = [str(getattr(route, "path", "")) for route in app.routes]
-            near = near_names(request.url.path, [path for path in paths if path])
+            near = near_names(request.url.path, app.openapi()["paths"])
             detail = f"nothing is at {request.url.path}; see /docs"
             response = problem_response(Failure(code, detail, near=near), request)
         else:

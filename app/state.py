@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
@@ -14,6 +15,8 @@ from camserve.settings import Settings
 
 __all__ = ["AppState", "State"]
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class AppState:
@@ -22,8 +25,12 @@ class AppState:
     settings: Settings
     queue: JobQueue
     catalog: Catalog
-    decoding: asyncio.Semaphore
-    """Held while a picture is decoded, which may take half a gigabyte."""
+    picture_work: asyncio.Semaphore
+
+    async def on_pictures(self, work: Callable[[], T]) -> T:
+        """Decode or draw in a thread; only so many at once, since each may take half a gigabyte."""
+        async with self.picture_work:
+            return await asyncio.to_thread(work)
 
 
 def _of(request: Request) -> AppState:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from safetensors.numpy import save
 
@@ -99,12 +100,11 @@ async def _prepared(
     """All inputs; the first that cannot be prepared ends it, with its number in the error."""
 
     async def one(index: int, upload: Upload) -> PreparedInput:
-        async with state.decoding:
-            try:
-                return await asyncio.to_thread(prepare, upload, spec, state.settings)
-            except CamserveError as error:
-                error.extensions["input"] = index
-                raise
+        try:
+            return await state.on_pictures(partial(prepare, upload, spec, state.settings))
+        except CamserveError as error:
+            error.extensions["input"] = index
+            raise
 
     try:
         async with asyncio.TaskGroup() as tasks:

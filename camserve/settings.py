@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from camserve.errors import near_names
+
 __all__ = ["PREFIX", "Settings"]
 
 PREFIX = "CAMSERVE_"
 TEST_PREFIX = "CAMSERVE_TEST_"  # read by the test suite, never by the service
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -49,10 +51,10 @@ class Settings(BaseSettings):
     picture_px: Annotated[int, Field(ge=64, le=8192)] = Field(
         1024, description="Long side of the copy of an upload that overlays are drawn on."
     )
-    decode_threads: Count = Field(
+    picture_threads: Count = Field(
         4,
-        description="Pictures that an API process decodes at once; each takes up to 10 bytes a "
-        "pixel.",
+        description="Pictures and maps that an API process decodes or draws at once; each may take "
+        "half a gigabyte.",
     )
 
     # how long
@@ -93,7 +95,9 @@ class Settings(BaseSettings):
         present = {name for name in map(str.upper, os.environ) if name.startswith(PREFIX)}
         unknown = sorted(name for name in present - known if not name.startswith(TEST_PREFIX))
         if unknown:
-            raise ValueError(f"unknown setting {unknown[0]}: see docs/settings.md")
+            near = near_names(unknown[0], sorted(known))
+            hint = f"did you mean {near[0]}? All are " if near else "all are "
+            raise ValueError(f"unknown setting {unknown[0]}: {hint}in docs/settings.md")
         try:
             return cls(**overrides)
         except ValidationError as error:

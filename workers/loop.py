@@ -64,6 +64,8 @@ class WorkerLoop:
 
     def stop(self) -> None:
         """Claim nothing more; what is running is finished."""
+        if not self._pacing.is_stopping:
+            logger.info("worker on %s is stopping: what runs is finished first", self._device)
         self._pacing.stop()
 
     async def run(self) -> None:
@@ -81,7 +83,6 @@ class WorkerLoop:
             await self._pacing.unless_stopped(self._preload())
             while not self._pacing.is_stopping:
                 await self._turn()
-            logger.info("worker on %s is draining", self._device)
             await end(*others)  # a late heartbeat would put the worker back on the list
             await self._drain()
         finally:

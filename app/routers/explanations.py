@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from app.answers import answer, explanation_response
-from app.documentation import CREATE_BODY, FLAT_QUERY, PROBLEMS
+from app.documentation import CREATE_BODY, FLAT_QUERY, problems
 from app.negotiation import JSON, NPY, PICTURES, Preference, choose_form, parse_prefer
 from app.representations import explanation_href
 from app.results import failure_of, fetch
@@ -19,10 +19,11 @@ from camserve.broker import JobRecord
 from camserve.contracts.explanations import Explanation
 from camserve.errors import CamserveError, ExplanationNotFound
 
-__all__ = ["router"]
+__all__ = ["ExplanationId", "router"]
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
 
+ExplanationId = Annotated[str, Path(description="The `id` of the explanation.")]
 FORMS = (JSON, NPY, *PICTURES)
 _PICTURE_CONTENT: dict[str, Any] = {
     form: {"schema": {"type": "string", "format": "binary"}} for form in (NPY, *PICTURES)
@@ -36,7 +37,7 @@ _PICTURE_CONTENT: dict[str, Any] = {
     responses={
         200: {"content": _PICTURE_CONTENT, "description": "Done, in the form that was asked for."},
         202: {"model": Explanation, "description": "Accepted; `Location` says where to look."},
-        **PROBLEMS,
+        **problems(400, 404, 406, 409, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={"requestBody": CREATE_BODY, "parameters": FLAT_QUERY},
 )
@@ -102,17 +103,19 @@ async def _outcome(state: AppState, submission: Submission, preference: Preferen
     return await wait(state, submission, wait_s)
 
 
-@router.get("/{explanation_id}", summary="Read", response_model=Explanation, responses=PROBLEMS)
-async def read(explanation_id: str, state: State) -> Response:
+@router.get(
+    "/{explanation_id}", summary="Read", response_model=Explanation, responses=problems(404, 503)
+)
+async def read(explanation_id: ExplanationId, state: State) -> Response:
     """The explanation in its present state, with its results once it has succeeded."""
     record = await fetch(state, explanation_id)
     return await explanation_response(state, record)
 
 
 @router.delete(
-    "/{explanation_id}", summary="Cancel", response_model=Explanation, responses=PROBLEMS
+    "/{explanation_id}", summary="Cancel", response_model=Explanation, responses=problems(404, 503)
 )
-async def cancel(explanation_id: str, state: State) -> Response:
+async def cancel(explanation_id: ExplanationId, state: State) -> Response:
     """Cancel what is queued, ask a running one to stop, leave a finished one as it is.
 
     Answers with the explanation as it then is; safe to repeat.

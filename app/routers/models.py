@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 
 from app.answers import json_response
-from app.documentation import PROBLEMS
+from app.documentation import problems
 from app.state import AppState, State
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.explanations import ModelList, ModelSummary
@@ -16,8 +17,10 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
+Name = Annotated[str, Path(description="Name of the model.", examples=["shapes"])]
 
-@router.get("", summary="List models", response_model=ModelList, responses=PROBLEMS)
+
+@router.get("", summary="List models", response_model=ModelList, responses=problems(503))
 async def list_models(state: State) -> Response:
     """All models, whether ready, loaded on first use, or unavailable (with the reason)."""
     workers = await state.catalog.workers()
@@ -26,8 +29,10 @@ async def list_models(state: State) -> Response:
     return json_response(ModelList(models=tuple(summaries)))
 
 
-@router.get("/{model}", summary="Model card", response_model=ResolvedCard, responses=PROBLEMS)
-async def read_model(model: str, state: State) -> Response:
+@router.get(
+    "/{model}", summary="Model card", response_model=ResolvedCard, responses=problems(404, 503)
+)
+async def read_model(model: Name, state: State) -> Response:
     """The whole card: input, labels, layers with shapes and reasons."""
     return json_response(await state.catalog.card(model))
 

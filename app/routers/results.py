@@ -8,9 +8,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from app.answers import as_maps, as_pictures, map_response
-from app.documentation import PROBLEMS, binary
+from app.documentation import binary, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
 from app.results import fetch_finished
+from app.routers.explanations import ExplanationId
 from app.state import State
 from camserve.contracts.explanations import MapArray
 from camserve.contracts.options import MapOptions, PictureOptions
@@ -19,6 +20,8 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/explanations/{explanation_id}/results/{number}", tags=["results"])
 
+# what the view may be refused for, and what the explanation may have failed with
+NO_RESULT = (404, 406, 409, 413, 422, 500, 503, 504)
 Number = Annotated[int, Path(ge=0, description="Index into the explanation's results.")]
 
 
@@ -36,11 +39,14 @@ class PictureQuery(PictureOptions):
     "/map",
     summary="Map",
     response_class=Response,
-    responses={200: {"model": MapArray, "content": binary(NPY)}, **PROBLEMS},
+    responses={
+        200: {"model": MapArray, "content": binary(NPY), "description": "The finished map."},
+        **problems(*NO_RESULT),
+    },
 )
 async def read_map(
     request: Request,
-    explanation_id: str,
+    explanation_id: ExplanationId,
     number: Number,
     state: State,
     query: Annotated[MapQuery, Query()],
@@ -61,11 +67,14 @@ async def read_map(
     "/overlay",
     summary="Overlay",
     response_class=Response,
-    responses={200: {"content": binary(*PICTURES)}, **PROBLEMS},
+    responses={
+        200: {"content": binary(*PICTURES), "description": "The picture."},
+        **problems(*NO_RESULT),
+    },
 )
 async def read_overlay(
     request: Request,
-    explanation_id: str,
+    explanation_id: ExplanationId,
     number: Number,
     state: State,
     query: Annotated[PictureQuery, Query()],

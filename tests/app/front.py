@@ -25,7 +25,7 @@ from camserve.contracts.wire import METADATA_KEY
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 
-__all__ = ["CARD", "Front", "png", "result_of", "running_front"]
+__all__ = ["CARD", "Front", "png", "problem", "result_of", "running_front"]
 
 CARD = ResolvedCard(
     name="toy",
@@ -79,6 +79,17 @@ def result_of(job: Job, maps: Maps = ramp) -> bytes:
     )
     tensors = {map_name(number): maps(number) for number in range(len(rows))}
     return save(tensors, metadata={METADATA_KEY: result.model_dump_json()})
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The document of a problem of that status and code."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["code"] == code
+    assert document["status"] == status
+    assert document["type"] == f"/problems/{code}"
+    return dict(document)
 
 
 @dataclass(frozen=True)

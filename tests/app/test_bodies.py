@@ -92,18 +92,18 @@ async def test_a_body_without_a_type_is_a_raw_file() -> None:
     assert uploads[0].data == PICTURE
 
 
-@pytest.mark.parametrize(
-    "content_type", ["image/jpeg", "application/json", "multipart/form-data; boundary=x", ""]
-)
+@pytest.mark.parametrize("content_type", ["image/jpeg", "application/json", ""])
 async def test_an_empty_body(content_type: str) -> None:
-    with pytest.raises((EmptyBody, MalformedRequest)) as caught:
-        await read_stream({"Content-Type": content_type}, [], "" if "/j" in content_type else "")
-    assert caught.value.code.startswith(("empty_body", "malformed_request"))
+    with pytest.raises(EmptyBody, match="send an image, a form or a JSON document"):
+        await read_stream({"Content-Type": content_type}, [], "")
 
 
-async def test_an_empty_raw_body_says_what_to_send() -> None:
-    with pytest.raises(EmptyBody, match="send an image"):
-        await read_stream({"Content-Type": "image/png"}, [], "model=toy")
+async def test_an_empty_form() -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    with pytest.raises(EmptyBody):
+        await read_stream(headers, [b"--x--\r\n"])
+    with pytest.raises(MalformedRequest):
+        await read_stream(headers, [])
 
 
 async def test_other_content_types_are_refused_before_the_body_is_read() -> None:
@@ -118,8 +118,7 @@ async def test_other_content_types_are_refused_before_the_body_is_read() -> None
     with pytest.raises(UnsupportedMediaType, match="--data-binary"):
         await read_stream({"Content-Type": "application/x-www-form-urlencoded"}, unread())
     with pytest.raises(UnsupportedMediaType, match="uncompressed"):
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        await read_stream(headers, unread())
+        await read_stream({"Content-Encoding": "gzip"}, unread())
 
 
 SMALL = Settings(redis_url="redis://unused", max_body_mb=0.01)
@@ -134,7 +133,7 @@ async def test_a_body_too_large_by_its_own_word_is_never_read(content_type: str)
         yield b""
 
     headers = {"Content-Type": content_type, "Content-Length": "10001"}
-    with pytest.raises(TooLarge, match="0.01 MB") as caught:
+    with pytest.raises(TooLarge, match=r"0\.01 MB") as caught:
         await read_stream(headers, unread(), settings=SMALL)
     assert caught.value.extensions["limit"] == 10_000
 

@@ -13,8 +13,7 @@ from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.errors import CamserveError, InvalidCard, ModelUnavailable
-from tests.app.front import CARD, Front, running_front
-from tests.app.test_states import problem
+from tests.app.front import CARD, Front, problem, running_front
 
 pytestmark = pytest.mark.anyio
 

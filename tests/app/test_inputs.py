@@ -99,6 +99,10 @@ def test_letterbox_pads_with_zeros() -> None:
     tensor = prepared(Image.new("RGB", (80, 40), "white"), spec)
     assert tensor[:, 10:30].min() == 255
     assert tensor[:, :10].max() == tensor[:, 30:].max() == 0
+    framed = spec.model_copy(update={"resize_to": (20, 20)})
+    tensor = prepared(Image.new("RGB", (80, 40), "white"), framed)
+    assert tensor[:, 15:25, 10:30].min() == 255
+    assert tensor.sum() == 3 * 10 * 20 * 255
 
 
 def test_without_a_resize_the_middle_is_taken_and_the_rest_is_black() -> None:

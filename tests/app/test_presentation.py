@@ -2,88 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
-from app.documents import Upload
-from app.inputs import prepare
 from app.negotiation import JPEG, PNG, WEBP
-from app.pictures import ORIENTATION
-from app.presentation import draw, finish_map
-from app.results import Finished
+from app.presentation import finish_map
 from app.sizes import Room
-from camserve.broker import JobRecord, Priority, State
-from camserve.contracts.cards import InputSpec
-from camserve.contracts.jobs import Job, JobResult, ResultRow
-from camserve.contracts.options import MapOptions, PictureOptions
-from camserve.contracts.targets import TopTarget
+from camserve.contracts.options import MapOptions
 from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.conventions import CONVENTIONS, present
-from camserve.settings import Settings
+from tests.app.drawing import SIGNED, encoded, finished, picture
 
-SPEC = InputSpec(height=32, width=32)
 ROOM = Room(16)
-SIGNED = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def finished(
-    *uploads: bytes, maps: list[np.ndarray] | None = None, spec: InputSpec = SPEC, **job: Any
-) -> tuple[Finished, dict[int, bytes]]:
-    """A done explanation of `uploads`, with as many maps for each as there are."""
-    prepared = [prepare(Upload(upload), spec, Settings()) for upload in uploads]
-    signed = maps or [SIGNED] * len(uploads)
-    per_input = len(signed) // len(uploads)
-    rows = tuple(
-        ResultRow(input=n // per_input, target=0, class_index=n, score=1)
-        for n in range(len(signed))
-    )
-    result = JobResult(
-        model_version="1", feature_layer="f", reduction_layer="r", rows=rows, compute_ms=1,
-        batch_size=1, worker="w", device="cpu",
-    )  # fmt: skip
-    document = Job(
-        model="toy",
-        model_version="1",
-        inputs=tuple(one.meta for one in prepared),
-        targets=(TopTarget(top=per_input),),
-        **job,
-    )
-    record = JobRecord(
-        id="x", model="toy", state=State.SUCCEEDED, attempts=1, priority=Priority.BULK,
-        created_ms=0, started_ms=0, completed_ms=0, deadline_ms=0, cancel_requested=False,
-        document=b"", failure=None, owner=None, consumer=None,
-    )  # fmt: skip
-    pictures = {index: one.picture for index, one in enumerate(prepared)}
-    return Finished(record, document, result, tuple(signed)), pictures
-
-
-def picture(
-    done: tuple[Finished, dict[int, bytes]],
-    numbers: tuple[int, ...] = (0,),
-    form: str = PNG,
-    max_megapixels: float = 16,
-    **options: Any,
-) -> Image.Image:
-    data = draw(
-        done[0],
-        numbers,
-        done[1],
-        PictureOptions(**options),
-        form=form,
-        max_megapixels=max_megapixels,
-    )
-    return Image.open(io.BytesIO(data))
 
 
 PLAIN = encoded(Image.new("RGB", (60, 40), "gray"))
@@ -122,7 +56,7 @@ def test_the_default_size_is_made_to_fit() -> None:
 
 
 def test_many_maps_share_the_room() -> None:
-    with pytest.raises(TooLarge, match="4 maps of 60x40 pixels would be more than 0.009"):
+    with pytest.raises(TooLarge, match=r"4 maps of 60x40 pixels would be more than 0\.009"):
         finish_map(finished(PLAIN)[0], 0, MapOptions(size="original"), Room(0.009, maps=4))
 
 
@@ -156,10 +90,11 @@ def test_upsampling() -> None:
 @pytest.mark.parametrize("view", ["overlay", "heatmap", "side_by_side", "contour"])
 @pytest.mark.parametrize(("form", "kind"), [(PNG, "PNG"), (JPEG, "JPEG"), (WEBP, "WEBP")])
 def test_every_view_in_every_form(view: Any, form: str, kind: str) -> None:
-    drawn = picture(finished(PLAIN), form=form, view=view, upsampling="none", color_bar=True)
+    large = encoded(Image.new("RGB", (120, 80), "gray"))
+    drawn = picture(finished(large), form=form, view=view, upsampling="none", color_bar=True)
     assert drawn.format == kind
-    assert drawn.height == 40
-    assert drawn.width > 60
+    assert drawn.height == 80
+    assert drawn.width > (240 if view == "side_by_side" else 120)
 
 
 def test_options_reach_the_drawing() -> None:
@@ -208,6 +143,29 @@ def test_a_shared_scale_is_that_of_all_maps_whichever_are_drawn() -> None:
     assert abs(brightness(together.crop((0, 0, 40, 40))) - shared[0]) < 2
 
 
+def test_a_shared_range_holds_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger pictures come nearer to a peak than the model's grid, and do not stretch it."""
+    from app import presentation
+
+    drawn: list[tuple[np.ndarray, tuple[float, float]]] = []
+    real = presentation.overlay
+
+    def watched(copy: Image.Image, unit: np.ndarray, **options: Any) -> Image.Image:
+        drawn.append((unit, options["color_bar_range"]))
+        return real(copy, unit, **options)
+
+    monkeypatch.setattr(presentation, "overlay", watched)
+    done = finished(PLAIN)
+    values = finish_map(done[0], 0, MapOptions(size="400x400"), ROOM).values
+    for size in ("30", "400x400"):
+        picture(done, scale="shared", size=size)
+    (_, small), (unit, (low, high)) = drawn
+    assert small == (low, high)
+    assert values.max() > high * 1.001
+    expected = np.clip((values - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(unit, expected, atol=1e-5)
+
+
 def test_a_sheet_has_a_row_for_each_input() -> None:
     sheet = picture(finished(PLAIN, PLAIN, maps=[SIGNED] * 4), (0, 1, 2, 3))
     assert sheet.size[0] >= 120
@@ -228,70 +186,6 @@ def test_a_sheet_of_everything_stays_within_its_room() -> None:
     assert sheet.width * sheet.height < 3e6
     with pytest.raises(TooLarge, match="64 maps"):
         picture(done, tuple(range(64)), max_megapixels=1, size="original")
-
-
-GEOMETRIES = {
-    "stretch": InputSpec(height=64, width=64),
-    "shortest edge": InputSpec(height=64, width=64, resize="shortest_edge", resize_to=72),
-    "letterbox": InputSpec(height=64, width=64, resize="letterbox"),
-    "stretch and crop": InputSpec(height=56, width=56, resize_to=(64, 64)),
-}
-SQUARE = (70, 50, 90, 70)  # left, top, right, bottom, in the upright picture of 150 x 110
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_what_is_planted_in_a_turned_upload_is_found_in_its_place(
-    geometry: str, orientation: int
-) -> None:
-    """A model that looks for brightness: its map, finished, is on the square that was planted."""
-    spec = GEOMETRIES[geometry]
-    upright = Image.new("RGB", (150, 110), "black")
-    upright.paste((255, 255, 255), SQUARE)
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    turns = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # to stored: Image.Transpose by number
-    stored = upright.transpose(Image.Transpose(turns[orientation])) if orientation > 1 else upright
-    upload = encoded(stored, "JPEG", exif=exif, quality=95)
-    assert (
-        np.abs(
-            np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(upload))), float)
-            - np.asarray(upright, float)
-        ).mean()
-        < 5
-    )
-
-    tensor = prepare(Upload(upload), spec, Settings()).tensor
-    side = spec.height // 8
-    cells = tensor.mean(0).reshape(side, 8, side, 8).mean((1, 3))
-    done = finished(upload, maps=[cells], spec=spec)
-    one = finish_map(done[0], 0, MapOptions(upsampling="linear"), ROOM)
-    assert one.values.shape == (stored.height, stored.width)
-    found = Image.fromarray(one.values)
-    found.getexif()[ORIENTATION] = orientation
-    seen = np.asarray(ImageOps.exif_transpose(found), float)
-    rows, columns = np.mgrid[0:110, 0:150] + 0.5
-    centre = ((seen * columns).sum() / seen.sum(), (seen * rows).sum() / seen.sum())
-    assert abs(centre[0] - 80) < 3
-    assert abs(centre[1] - 60) < 3
-
-    drawn = picture(done, view="heatmap", colormap="gray", upsampling="linear")
-    shown = np.asarray(ImageOps.exif_transpose(drawn).convert("LA"), float)
-    assert shown.shape == (110, 150, 2)
-    peak = np.unravel_index((shown[..., 0] * (shown[..., 1] > 0)).argmax(), (110, 150))
-    assert SQUARE[1] - 4 <= peak[0] <= SQUARE[3] + 4
-    assert SQUARE[0] - 4 <= peak[1] <= SQUARE[2] + 4
-
-
-def test_what_the_model_did_not_see_has_no_colour() -> None:
-    spec = GEOMETRIES["shortest edge"]
-    wide = encoded(Image.new("RGB", (200, 50)))
-    done = finished(wide, maps=[np.ones((4, 4), np.float32)], spec=spec)
-    values = finish_map(done[0], 0, MapOptions(), ROOM).values
-    assert (values[:, :70] == 0).all()
-    assert (values[:, 80:120] > 0).all()
-    alpha = np.asarray(picture(done, view="heatmap").getchannel("A"))
-    assert (alpha[:, :70] == 0).all()
 
 
 def test_maps_that_are_not_finite_are_still_shown() -> None:

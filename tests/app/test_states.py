@@ -6,27 +6,16 @@ import asyncio
 import time
 from typing import Any
 
-import httpx
 import pytest
 
 from camserve.contracts.explanations import Explanation
 from camserve.contracts.failures import FailureMessage
 from camserve.errors import InvalidRequest
-from tests.app.front import Front, png, running_front
+from tests.app.front import Front, png, problem, running_front
 
 pytestmark = pytest.mark.anyio
 
 ASYNC = {"Prefer": "respond-async"}
-
-
-def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    document = response.json()
-    assert document["code"] == code
-    assert document["status"] == status
-    assert document["type"] == f"/problems/{code}"
-    return dict(document)
 
 
 async def accepted(front: Front, **params: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import tracemalloc
@@ -81,7 +82,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "version": (b"\x93NUMPY\x09\x00" + npy(ARRAY)[8:], "header"),
     "huge shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999,)}"),
                    "the tensor's shape"),
-    "absurd shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (10**99,)}"), "header"),
+    "absurd shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (10**9,)}"),
+                     "header"),
     "negative shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
                        r"shape is \[-1\]"),
     "huge items": (headed("{'descr': '<V999999999', 'fortran_order': False, 'shape': (3, 4, 5)}"),
@@ -150,10 +152,8 @@ def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
     damaged = bytearray(npy(ARRAY))
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(6, 140))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(InvalidInput):
         assert read_tensor(bytes(damaged), SHAPE).shape == SHAPE
-    except InvalidInput:
-        pass
 
 
 @pytest.mark.parametrize("colors", ["RGB", "BGR", "L"])

@@ -112,7 +112,9 @@ def test_other_layers_and_shapes_do_not_share(model: ResidentModel, forwards: li
     assert outcomes[1][0].feature_layer == "stem"
     assert outcomes[2][0].reduction_layer == "softmax"
     assert outcomes[3][1][0].shape == (8, 8)
-    [[truth]] = model.explainer.explain(noise(2)[None], [[ClassIndex(0)]], reduction_layer="softmax")
+    [[truth]] = model.explainer.explain(
+        noise(2)[None], [[ClassIndex(0)]], reduction_layer="softmax"
+    )
     assert same(outcomes[2][1], [truth])
 
 
@@ -123,7 +125,9 @@ def test_more_inputs_than_fit_are_cut_into_chunks(
     (first, second) = map(read, explain(model, *jobs, max_batch=4))
     assert forwards == [4, 2]
     assert [row.input for row in first[0].rows] == [0, 1, 2, 3, 4]
-    truth = model.explainer.explain(torch.stack([noise(i) for i in range(6)]), [[ClassIndex(0)]] * 6)
+    truth = model.explainer.explain(
+        torch.stack([noise(i) for i in range(6)]), [[ClassIndex(0)]] * 6
+    )
     assert same(first[1] + second[1], [attribution for [attribution] in truth])
 
 

@@ -67,7 +67,7 @@ def test_a_missing_file(entry: Entry) -> None:
 
 
 def _torch_script(path: Path) -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.save(torch.jit.trace(tiny(), torch.zeros(1, *SHAPE)), path)
 
 

@@ -61,9 +61,7 @@ def test_what_can_be_wrong(
     assert "model 'm'" in str(refusal.value)
 
 
-def test_a_module_that_cannot_be_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "camserve_broken_factory.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     card = 'source = "factory:camserve_broken_factory:make"'

@@ -34,7 +34,7 @@ class Loads:
     names: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, entry: Entry, device: str, settings: Settings) -> ResidentModel:
+    def __call__(self, entry: Entry, _device: str, _settings: Settings) -> ResidentModel:
         self.names.append(entry.name)
         assert self.gate.wait(5)
         if self.failures:
@@ -58,9 +58,7 @@ def published() -> list[ResolvedCard]:
 
 
 @pytest.fixture
-def make(
-    tmp_path: Path, loads: Loads, published: list[ResolvedCard]
-) -> Callable[..., Residency]:
+def make(tmp_path: Path, loads: Loads, published: list[ResolvedCard]) -> Callable[..., Residency]:
     for name in "abc":
         write_model(tmp_path, name, TINY)
 

@@ -115,6 +115,15 @@ def test_pickled_weights_are_refused(entry: Entry) -> None:
         load_entry(entry)
 
 
+def test_a_backbone_without_a_classifier_is_refused(entry: Entry) -> None:
+    """transformers would give it a random classifier."""
+    folder = entry.folder / "files"
+    model = save_pretrained(folder, "vit")
+    model.vit.save_pretrained(folder)
+    with pytest.raises(UnsupportedModel, match=r"lack 'classifier.bias' and 1 more"):
+        load_entry(entry)
+
+
 def test_sharded_weights(entry: Entry) -> None:
     folder = entry.folder / "files"
     model = save_pretrained(folder, "resnet")

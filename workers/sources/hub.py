@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
 
 __all__ = ["INDEX", "PREPROCESSING", "WEIGHTS", "fetch"]
+
+logger = logging.getLogger(__name__)
 
 HUB_TIMEOUT_S = 10.0
 CONFIG = "config.json"
@@ -35,6 +38,7 @@ def fetch(entry: Entry) -> Path:
     folder = _cached(name)
     if folder is not None:
         return folder
+    logger.info("model %s: fetching %s from the Hugging Face hub", entry.name, name)
     try:
         for file in _wanted(entry):
             folder = Path(hf_hub_download(name, file)).parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,9 +11,6 @@ from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
 from workers.sources.hub import INDEX, PREPROCESSING, WEIGHTS, fetch
 from workers.sources.loaded import Loaded
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = ["fetch_transformers", "input_fields", "load_transformers"]
 
@@ -40,15 +37,22 @@ def load_transformers(entry: Entry, folder: Path) -> Loaded:
             "write it again with save_pretrained"
         )
     try:
-        module = transformers.AutoModelForImageClassification.from_pretrained(
+        module, report = transformers.AutoModelForImageClassification.from_pretrained(
             str(folder),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             dtype=torch.float32,  # half precision on disk is no reason to compute in it
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailable(f"model {entry.name!r}: {_first_sentence(error)}") from error
+    if unset := sorted(report["missing_keys"]):
+        # transformers would fill them with random numbers: maps of noise, and no error
+        raise UnsupportedModel(
+            f"model {entry.name!r}: the weights lack {unset[0]!r} and {len(unset) - 1} more: is it "
+            "a backbone without a trained classifier? Give a model that was fine-tuned"
+        )
     processor = _image_processor(entry, folder, transformers)
     try:
         fields = input_fields(processor, module.config)
@@ -61,7 +65,7 @@ def load_transformers(entry: Entry, folder: Path) -> Loaded:
     return Loaded(module, fields, _labels(module.config))
 
 
-def _library(entry: Entry) -> ModuleType:
+def _library(entry: Entry) -> Any:
     try:
         import transformers  # noqa: PLC0415 - seconds to import, and optional
     except ImportError as error:
@@ -70,10 +74,10 @@ def _library(entry: Entry) -> ModuleType:
         ) from error
     library: Any = transformers
     library.utils.logging.disable_progress_bar()
-    return transformers
+    return library
 
 
-def _image_processor(entry: Entry, folder: Path, transformers: ModuleType) -> Any | None:
+def _image_processor(entry: Entry, folder: Path, transformers: Any) -> Any | None:
     """The model's own preprocessing; None if it ships none (then the card must say it).
 
     One that is there and cannot be read is an error: a guess would give wrong maps in silence.

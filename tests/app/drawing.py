@@ -1,0 +1,81 @@
+"""A finished explanation without a worker, and what is drawn of it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.documents import Upload
+from app.inputs import prepare
+from app.negotiation import PNG
+from app.presentation import draw
+from app.results import Finished
+from camserve.broker import JobRecord, Priority, State
+from camserve.contracts.cards import InputSpec
+from camserve.contracts.jobs import Job, JobResult, ResultRow
+from camserve.contracts.options import PictureOptions
+from camserve.contracts.targets import TopTarget
+from camserve.settings import Settings
+
+__all__ = ["SIGNED", "encoded", "finished", "picture"]
+
+SPEC = InputSpec(height=32, width=32)
+SIGNED = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def finished(
+    *uploads: bytes, maps: list[np.ndarray] | None = None, spec: InputSpec = SPEC, **job: Any
+) -> tuple[Finished, dict[int, bytes]]:
+    """A done explanation of `uploads`, with as many maps for each as there are."""
+    prepared = [prepare(Upload(upload), spec, Settings()) for upload in uploads]
+    signed = maps or [SIGNED] * len(uploads)
+    per_input = len(signed) // len(uploads)
+    rows = tuple(
+        ResultRow(input=n // per_input, target=0, class_index=n, score=1)
+        for n in range(len(signed))
+    )
+    result = JobResult(
+        model_version="1", feature_layer="f", reduction_layer="r", rows=rows, compute_ms=1,
+        batch_size=1, worker="w", device="cpu",
+    )  # fmt: skip
+    document = Job(
+        model="toy",
+        model_version="1",
+        inputs=tuple(one.meta for one in prepared),
+        targets=(TopTarget(top=per_input),),
+        **job,
+    )
+    record = JobRecord(
+        id="x", model="toy", state=State.SUCCEEDED, attempts=1, priority=Priority.BULK,
+        created_ms=0, started_ms=0, completed_ms=0, deadline_ms=0, cancel_requested=False,
+        document=b"", failure=None, owner=None, consumer=None,
+    )  # fmt: skip
+    pictures = {index: one.picture for index, one in enumerate(prepared)}
+    return Finished(record, document, result, tuple(signed)), pictures
+
+
+def picture(
+    done: tuple[Finished, dict[int, bytes]],
+    numbers: tuple[int, ...] = (0,),
+    form: str = PNG,
+    max_megapixels: float = 16,
+    **options: Any,
+) -> Image.Image:
+    data = draw(
+        done[0],
+        numbers,
+        done[1],
+        PictureOptions(**options),
+        form=form,
+        max_megapixels=max_megapixels,
+    )
+    return Image.open(io.BytesIO(data))

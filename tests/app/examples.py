@@ -1,0 +1,116 @@
+"""One exchange per operation of the API, as committed in openapi/examples.
+
+    python -m tests.app.examples http://127.0.0.1:8000
+
+writes them anew from a running service.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.service import ROOT
+
+__all__ = ["FOLDER", "NAMES", "exchange", "masked", "requests"]
+
+FOLDER = ROOT / "openapi" / "examples"
+SAMPLE = ROOT / "models" / "shapes" / "samples" / "star.png"
+_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}-shapes")
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z$")
+# what differs from run to run, or from machine to machine
+_VARYING = {
+    *("queue", "compute", "total", "workers", "queue_depth", "resident_on"),
+    *("request_id", "version", "model_version"),
+}
+
+
+def _small_picture() -> str:
+    file = io.BytesIO()
+    with Image.open(SAMPLE) as image:
+        image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS).save(file, "JPEG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def requests() -> dict[str, dict[str, Any]]:
+    """The request of each operation; `{id}` is that of the explanation made by the first."""
+    create = {
+        "model": "shapes",
+        "inputs": [{"image": {"base64": _small_picture()}}],
+        "targets": [{"class_label": "star"}, {"class_index": 4}],
+    }
+    results = "/v1/explanations/{id}/results/0"
+    return {
+        "create": {"method": "POST", "path": "/v1/explanations", "json": create},
+        "create-refused": {
+            "method": "POST",
+            "path": "/v1/explanations",
+            "json": create | {"targets": [{"class_index": 8}]},
+        },
+        "read": {"method": "GET", "path": "/v1/explanations/{id}"},
+        "cancel": {"method": "DELETE", "path": "/v1/explanations/{id}"},
+        "map": {"method": "GET", "path": f"{results}/map?as=json&size=6x4"},
+        "overlay": {"method": "GET", "path": f"{results}/overlay?view=contour&size=128"},
+        "list-models": {"method": "GET", "path": "/v1/models"},
+        "read-model": {"method": "GET", "path": "/v1/models/shapes"},
+        "alive": {"method": "GET", "path": "/livez"},
+        "ready": {"method": "GET", "path": "/readyz"},
+    }
+
+
+NAMES = tuple(requests())
+
+
+def exchange(client: httpx.Client, request: dict[str, Any], job_id: str) -> dict[str, Any]:
+    """The answer to a request: status, content type and body (of a picture, its size)."""
+    path = request["path"].replace("{id}", job_id)
+    response = client.request(request["method"], path, json=request.get("json"))
+    content_type = response.headers["content-type"]
+    body: Any = response.text
+    if content_type.startswith("image/"):
+        with Image.open(io.BytesIO(response.content)) as image:
+            body = {"width": image.width, "height": image.height}
+    elif "json" in content_type:
+        body = response.json()
+    if isinstance(body, dict) and "models" in body:  # other models come and go
+        body["models"] = [model for model in body["models"] if model["name"] == "shapes"]
+    return {"status": response.status_code, "content_type": content_type, "body": body}
+
+
+def masked(value: Any, name: str = "", *, exact: bool = False) -> Any:
+    """`value` without what differs from run to run; numbers, unless `exact`, as near ones."""
+    if name in _VARYING:
+        return type(value).__name__
+    if isinstance(value, dict):
+        return {key: masked(member, key, exact=exact) for key, member in value.items()}
+    if isinstance(value, list):
+        return [masked(item, exact=exact) for item in value]
+    if isinstance(value, str):
+        return "TIME" if _TIME.match(value) else _ID.sub("ID", value)
+    if isinstance(value, float) and not exact:
+        return pytest.approx(value, rel=1e-3, abs=1e-4)  # another processor rounds otherwise
+    return value
+
+
+def main() -> None:
+    with httpx.Client(base_url=sys.argv[1], timeout=60, trust_env=False) as client:
+        job_id = ""
+        for name, request in requests().items():
+            response = exchange(client, request, job_id)
+            if name == "create":
+                job_id = response["body"]["id"]
+            text = json.dumps({"request": request, "response": response}, indent=2)
+            Path(FOLDER / f"{name}.json").write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

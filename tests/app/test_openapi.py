@@ -1,0 +1,131 @@
+"""The OpenAPI document: committed, complete, and true to the answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.documents import inline_uploads
+from app.flat_fields import FLAT_FIELDS
+from app.negotiation import JSON, NPY, PICTURES
+from app.openapi import PATH, render
+from app.pictures import decode_picture
+from app.problems import MEDIA_TYPE, STATUS
+from app.uploads import RAW_TYPES
+from camserve.contracts.requests import ExplanationRequest
+from camserve.errors import ErrorCode
+
+DOCUMENT: dict[str, Any] = json.loads(render())
+CREATE = DOCUMENT["paths"]["/v1/explanations"]["post"]
+
+
+def test_the_committed_document_is_that_of_the_code() -> None:
+    assert PATH.read_text("utf-8") == render(), "run `python -m app.openapi`"
+
+
+def test_the_check_tells_a_drift(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app import openapi
+
+    monkeypatch.setattr(openapi, "PATH", tmp_path / "openapi.json")
+    monkeypatch.setattr(sys, "argv", ["openapi"])
+    assert openapi.main() == 0
+    monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
+    assert openapi.main() == 0
+    openapi.PATH.write_text("{}")
+    assert openapi.main() == 1
+
+
+def test_the_front_end_never_imports_torch() -> None:
+    code = "import sys, app.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def references(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    used = set(references(DOCUMENT))
+    assert used <= known
+    assert known - used <= {"#/components/schemas/Problem"}, "an unused schema confuses"
+
+
+def test_operations_read_well() -> None:
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert set(operations) == {
+        "POST /v1/explanations",
+        "GET /v1/explanations/{explanation_id}",
+        "DELETE /v1/explanations/{explanation_id}",
+        "GET /v1/explanations/{explanation_id}/results/{number}/map",
+        "GET /v1/explanations/{explanation_id}/results/{number}/overlay",
+        "GET /v1/models",
+        "GET /v1/models/{model}",
+        "GET /livez",
+        "GET /readyz",
+    }
+    for name, operation in operations.items():
+        assert operation["summary"], name
+        assert operation["description"].endswith((".", ")")), name
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description"), (name, parameter["name"])
+    summaries = [operation["summary"] for operation in operations.values()]
+    assert len(set(summaries)) == len(summaries)
+
+
+def test_the_three_bodies_are_described() -> None:
+    content = CREATE["requestBody"]["content"]
+    assert set(content) == {JSON, "multipart/form-data", *RAW_TYPES}
+    form = content["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"input", "request", *FLAT_FIELDS}
+    query = {p["name"]: p for p in CREATE["parameters"] if p["in"] == "query"}
+    assert set(query) == {"as", *FLAT_FIELDS}
+    for name in FLAT_FIELDS:
+        assert form["properties"][name]["description"], name
+        assert query[name]["schema"], name
+    assert set(CREATE["responses"]["200"]["content"]) == {JSON, NPY, *PICTURES}
+    assert "202" in CREATE["responses"]
+
+
+def test_every_status_of_a_problem_is_described() -> None:
+    for status in set(STATUS.values()) - {405}:  # no documented operation answers that
+        response = CREATE["responses"][str(status)]
+        assert MEDIA_TYPE in response["content"], status
+        assert response["description"], status
+    codes = DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    assert codes == sorted(ErrorCode)
+
+
+def test_the_page_with_the_documentation_can_be_tried_out() -> None:
+    """Swagger sends the defaults of query parameters, which go with a raw body alone."""
+    for parameter in CREATE["parameters"]:
+        assert "default" not in parameter["schema"], parameter["name"]
+    example = CREATE["requestBody"]["content"][JSON]["example"]
+    asked = ExplanationRequest.model_validate(example)
+    (upload,) = inline_uploads(asked)
+    assert isinstance(upload.data, bytes)
+    image, _ = decode_picture(upload.data, 1)
+    assert image.size == (1, 1)
+
+
+def test_nothing_of_pydantic_or_fastapi_shows() -> None:
+    text = render()
+    assert "HTTPValidationError" not in text
+    assert not re.search(r"Annotated|Literal\[|typing\.|:class:", text)

@@ -1,0 +1,92 @@
+"""One committed example of each message: a change of the wire is seen, and meant.
+
+A message that changes on purpose gets its example changed in the same commit; what is stored in a
+queue during a rolling update must still be read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from camserve.contracts.base import Message
+from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.contracts.explanations import Explanation
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job, JobResult
+from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.wire import METADATA_KEY, metadata_of
+from camserve.errors import ErrorCode, ModelUnavailable
+
+EXAMPLES = Path(__file__).parent / "examples"
+MESSAGES: list[type[Message]] = [
+    Job,
+    JobResult,
+    ResolvedCard,
+    WorkerStatus,
+    FailureMessage,
+    Explanation,
+    ExplanationRequest,
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
+def test_the_example_is_read_and_written_as_it_is(message: type[Message]) -> None:
+    text = (EXAMPLES / f"{message.__name__}.json").read_text("utf-8")
+    parsed = message.model_validate_json(text)
+    assert json.loads(parsed.model_dump_json()) == json.loads(text)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
+def test_the_example_shows_every_field(message: type[Message]) -> None:
+    document = json.loads((EXAMPLES / f"{message.__name__}.json").read_text("utf-8"))
+    assert set(document) == set(message.model_fields)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
+def test_an_unknown_field_is_refused_and_nothing_changes(message: type[Message]) -> None:
+    document = json.loads((EXAMPLES / f"{message.__name__}.json").read_text("utf-8"))
+    with pytest.raises(ValidationError, match="extra_forbidden"):
+        message.model_validate(document | {"surplus": 1})
+    parsed = message.model_validate_json(json.dumps(document))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(parsed, next(iter(message.model_fields)), None)
+
+
+def test_there_is_no_example_too_many() -> None:
+    names = {path.stem for path in EXAMPLES.glob("*.json")}
+    assert names == {message.__name__ for message in MESSAGES}
+
+
+@pytest.mark.parametrize("version", [0, 2, "1"])
+def test_another_version_is_refused(version: Any) -> None:
+    for message in (Job, JobResult):
+        document = json.loads((EXAMPLES / f"{message.__name__}.json").read_text("utf-8"))
+        with pytest.raises(ValidationError, match="version"):
+            message.model_validate(document | {"version": version})
+
+
+def test_a_failure_crosses_the_wire_whole() -> None:
+    sent = FailureMessage.of(ModelUnavailable("no hub", retry_after_s=3))
+    error = FailureMessage.model_validate_json(sent.model_dump_json()).to_error()
+    assert (error.error_code, str(error)) == (ErrorCode.MODEL_UNAVAILABLE, "no hub")
+    assert error.extensions == {"retry_after_s": 3}
+
+
+def test_metadata_of_a_safetensors_buffer() -> None:
+    import numpy as np
+    from safetensors.numpy import save
+
+    tensors = {"map.0": np.zeros((2, 2), np.float32)}
+    assert metadata_of(save(tensors, metadata={METADATA_KEY: '{"é": 1}'})) == '{"é": 1}'
+    for wrong, reason in (
+        (save(tensors), "no 'camserve'"),
+        (b"\x01", "shorter"),
+        (b"\xff" * 8 + b"{}", "cut off"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            metadata_of(wrong)
