@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from functools import lru_cache
+
+from pydantic import ValidationError
 
 from camserve.broker import JobQueue, Priority, Registry, State, new_job_id
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
@@ -23,14 +26,28 @@ from camserve.settings import Settings
 
 __all__ = ["Catalog"]
 
+logger = logging.getLogger(__name__)
+
 WORKERS_FRESH_S = 0.5  # how old the list of live workers may be
 LOADING_RETRY_AFTER_S = 5
 
 
 @lru_cache(maxsize=256)
-def _parsed(card: bytes) -> ResolvedCard:
+def _parsed(card: bytes) -> ResolvedCard | None:
+    """None for the card of a worker of another version, as there are during an upgrade."""
     # a card with hundreds of layers takes milliseconds to parse, and rarely changes
-    return ResolvedCard.model_validate_json(card)
+    try:
+        return ResolvedCard.model_validate_json(card)
+    except ValidationError as error:
+        logger.warning("a model card of another version is left out: %s", error)
+        return None
+
+
+def _status(heartbeat: bytes) -> WorkerStatus | None:
+    try:
+        return WorkerStatus.model_validate_json(heartbeat)
+    except ValidationError:
+        return None
 
 
 class Catalog:
@@ -48,7 +65,8 @@ class Catalog:
     async def cards(self) -> list[ResolvedCard]:
         """All cards, by name. Raises QueueUnavailable."""
         cards = await self._registry.cards()
-        return [_parsed(cards[name]) for name in sorted(cards)]
+        parsed = [_parsed(cards[name]) for name in sorted(cards)]
+        return [card for card in parsed if card is not None]
 
     async def card(self, name: str) -> ResolvedCard:
         """One card, in whatever state. Raises ModelNotFound, NoWorker, QueueUnavailable."""
@@ -70,7 +88,8 @@ class Catalog:
         now_s = time.monotonic()
         if fresh or now_s - self._workers_read_s > WORKERS_FRESH_S:
             statuses = (await self._registry.workers()).values()
-            self._workers = tuple(WorkerStatus.model_validate_json(status) for status in statuses)
+            known = [_status(status) for status in statuses]
+            self._workers = tuple(status for status in known if status is not None)
             self._workers_read_s = now_s
         return self._workers
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from app.flat_fields import FLAT_FIELDS
 from app.negotiation import JSON
-from app.problems import MEDIA_TYPE, STATUS, TITLE
+from app.problem_texts import TITLE
+from app.problems import MEDIA_TYPE, STATUS
 from app.uploads import RAW_TYPES
 from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest

@@ -19,6 +19,7 @@ from camserve.errors import InvalidRequest
 from camserve.maps.conventions import find_convention, present
 from camserve.maps.encode import encode_jpeg, encode_png, encode_webp
 from camserve.maps.geometry import Geometry
+from camserve.maps.orientation import upright
 from camserve.maps.overlay import overlay
 from camserve.maps.scaling import to_unit, unit_ranges
 from camserve.maps.sheet import sheet
@@ -101,10 +102,12 @@ def draw(
         _drawn(finished, number, copies[row], options, room=room, limits=limits)
         for number, row in zip(numbers, rows, strict=True)
     ]
-    if len(drawn) > 1:
-        return _ENCODERS[form](sheet(drawn, rows))
-    orientation = _orientation(_geometry(finished, numbers[0]), options)
-    return _ENCODERS[form](drawn[0], exif_orientation=orientation)
+    turns = [_orientation(_geometry(finished, number), options) for number in numbers]
+    if len(drawn) == 1 and form != WEBP:
+        return _ENCODERS[form](drawn[0], exif_orientation=turns[0])
+    # a sheet has no single orientation to carry, and browsers do not turn WebP by its EXIF tag
+    standing = [upright(picture, turn) for picture, turn in zip(drawn, turns, strict=True)]
+    return _ENCODERS[form](sheet(standing, rows) if len(standing) > 1 else standing[0])
 
 
 def _drawn(

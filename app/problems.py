@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.problem_texts import TITLE
 from app.request_ids import HEADER as REQUEST_ID
 from camserve.contracts.targets import TARGET_KEYS
 from camserve.errors import (
@@ -27,7 +28,7 @@ from camserve.errors import (
     near_names,
 )
 
-__all__ = ["MEDIA_TYPE", "STATUS", "TITLE", "install", "invalid_request", "problem_response"]
+__all__ = ["MEDIA_TYPE", "STATUS", "install", "invalid_request", "problem_response"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,40 +66,6 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.DEADLINE_EXCEEDED: 504,
     ErrorCode.DEAD_LETTERED: 500,
     ErrorCode.INTERNAL: 500,
-}
-
-TITLE: dict[ErrorCode, str] = {
-    ErrorCode.MALFORMED_REQUEST: "The body cannot be parsed",
-    ErrorCode.EMPTY_BODY: "The body is empty",
-    ErrorCode.INVALID_REQUEST: "The request has no meaning",
-    ErrorCode.INVALID_INPUT: "The model cannot take this input",
-    ErrorCode.CLASS_INDEX_OUT_OF_RANGE: "The class index is out of range",
-    ErrorCode.UNKNOWN_LABEL: "The model has no such class label",
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "The content type is not one that camserve reads",
-    ErrorCode.UNREADABLE_IMAGE: "Not a picture that camserve reads",
-    ErrorCode.CORRUPT_IMAGE: "The picture is truncated or damaged",
-    ErrorCode.TOO_LARGE: "Larger than the service accepts",
-    ErrorCode.NOT_ACCEPTABLE: "The answer cannot be given in that form",
-    ErrorCode.IDEMPOTENCY_CONFLICT: "The idempotency key belongs to another request",
-    ErrorCode.NOT_READY: "The explanation has no result",
-    ErrorCode.CANCELED: "The explanation was canceled",
-    ErrorCode.NOT_FOUND: "Nothing is at this address",
-    ErrorCode.METHOD_NOT_ALLOWED: "This address does not know that method",
-    ErrorCode.MODEL_NOT_FOUND: "There is no such model",
-    ErrorCode.EXPLANATION_NOT_FOUND: "There is no such explanation",
-    ErrorCode.LAYER_NOT_FOUND: "The model has no such layer",
-    ErrorCode.INVALID_CARD: "The model's card is wrong",
-    ErrorCode.UNSUPPORTED_MODEL: "The model's file is of a kind that camserve does not load",
-    ErrorCode.MODEL_UNAVAILABLE: "The model cannot be loaded",
-    ErrorCode.MODEL_LOADING: "The model is being loaded",
-    ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
-    ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
-    ErrorCode.QUEUE_FULL: "Too many explanations are waiting",
-    ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
-    ErrorCode.NO_WORKER: "No worker serves the model",
-    ErrorCode.DEADLINE_EXCEEDED: "The deadline passed",
-    ErrorCode.DEAD_LETTERED: "The explanation was given up",
-    ErrorCode.INTERNAL: "Something broke inside camserve",
 }
 
 

@@ -153,7 +153,7 @@ async def _keep_server(server: EmbeddedServer) -> None:
 
 async def _announce(settings: Settings) -> None:
     """Say once that everything is ready, with a command to try."""
-    while not await asyncio.to_thread(_is_ready, settings):
+    while not await asyncio.to_thread(_is_ready, settings):  # noqa: ASYNC110 - another process
         await asyncio.sleep(READY_LOOK_S)
     url = f"http://{_reachable(settings.host)}:{settings.port}"
     sample = settings.models_dir / "shapes" / "samples" / "star.png"

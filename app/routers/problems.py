@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from app.problems import STATUS, TITLE
+from app.problem_texts import ADVICE, TITLE
+from app.problems import STATUS
 from camserve.errors import ErrorCode, Failure
 
 __all__ = ["router"]
@@ -17,5 +18,5 @@ async def explain_problem(code: str) -> Response:
     if code not in set(ErrorCode):
         raise Failure(ErrorCode.NOT_FOUND, f"there is no problem type {code!r}")
     known = ErrorCode(code)
-    text = f"{known}: {TITLE[known]} (HTTP {STATUS[known]})\n"
+    text = f"{TITLE[known]}\n\n{ADVICE[known]}\n\n(code {known}, HTTP status {STATUS[known]})\n"
     return Response(text, media_type="text/plain; charset=utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
@@ -89,7 +90,9 @@ class WorkerQueue:
                 begun_s=time.monotonic(),
             )
             if payload is None:  # evicted by a server that is set up to evict
-                await self.fail(begun, failures.PAYLOAD_LOST.encode())
+                # in an outage it waits for its lease; the rest of the batch must not wait with it
+                with contextlib.suppress(QueueUnavailable):
+                    await self.fail(begun, failures.PAYLOAD_LOST.encode())
             else:
                 batch.append(begun)
         return batch

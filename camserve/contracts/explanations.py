@@ -44,6 +44,11 @@ class TargetSummary(Message):
     score: float | None = Field(description="The scalar that was differentiated.")
 
 
+def _is_absent(value: object) -> bool:
+    """Whether a member that must be asked for was not."""
+    return value is None
+
+
 class MapSummary(Message):
     """The map at the feature layer's resolution, signed, and where to fetch the finished one."""
 
@@ -52,8 +57,12 @@ class MapSummary(Message):
     min: float | None = Field(description="Least value of the signed map.")
     max: float | None = Field(description="Greatest value of the signed map.")
     href: str
-    data: Numbers | None = Field(None, description="The finished map, with `output.map=list`.")
-    npy_base64: str | None = Field(None, description="The same with `output.map=npy_base64`.")
+    data: Numbers | None = Field(
+        None, exclude_if=_is_absent, description="The finished map, with `output.map=list`."
+    )
+    npy_base64: str | None = Field(
+        None, exclude_if=_is_absent, description="The same with `output.map=npy_base64`."
+    )
 
 
 class ResultSummary(Message):

@@ -9,7 +9,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from app.catalog import Catalog
-from app.problems import STATUS, TITLE, problem_response
+from app.problem_texts import ADVICE, TITLE
+from app.problems import STATUS, problem_response
 from camserve.errors import ErrorCode, Failure
 from tests.app.front import Front, problem
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_the_tables_cover_every_code() -> None:
-    assert set(STATUS) == set(TITLE) == set(ErrorCode)
+    assert set(STATUS) == set(TITLE) == set(ADVICE) == set(ErrorCode)
     assert all(400 <= status < 600 for status in STATUS.values())
     assert len(set(TITLE.values())) == len(TITLE)
 
@@ -31,6 +32,7 @@ async def test_each_type_leads_to_a_page(front: Front, code: ErrorCode) -> None:
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/plain")
     assert TITLE[code] in page.text
+    assert ADVICE[code] in page.text
     assert str(STATUS[code]) in page.text
 
 

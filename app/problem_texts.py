@@ -1,0 +1,165 @@
+"""What each problem means and what to do about it, for people."""
+
+from __future__ import annotations
+
+from camserve.errors import ErrorCode
+
+__all__ = ["ADVICE", "TITLE"]
+
+TITLE: dict[ErrorCode, str] = {
+    ErrorCode.MALFORMED_REQUEST: "The body cannot be parsed",
+    ErrorCode.EMPTY_BODY: "The body is empty",
+    ErrorCode.INVALID_REQUEST: "The request has no meaning",
+    ErrorCode.INVALID_INPUT: "The model cannot take this input",
+    ErrorCode.CLASS_INDEX_OUT_OF_RANGE: "The class index is out of range",
+    ErrorCode.UNKNOWN_LABEL: "The model has no such class label",
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "The content type is not one that camserve reads",
+    ErrorCode.UNREADABLE_IMAGE: "Not a picture that camserve reads",
+    ErrorCode.CORRUPT_IMAGE: "The picture is truncated or damaged",
+    ErrorCode.TOO_LARGE: "Larger than the service accepts",
+    ErrorCode.NOT_ACCEPTABLE: "The answer cannot be given in that form",
+    ErrorCode.IDEMPOTENCY_CONFLICT: "The idempotency key belongs to another request",
+    ErrorCode.NOT_READY: "The explanation has no result",
+    ErrorCode.CANCELED: "The explanation was canceled",
+    ErrorCode.NOT_FOUND: "Nothing is at this address",
+    ErrorCode.METHOD_NOT_ALLOWED: "This address does not know that method",
+    ErrorCode.MODEL_NOT_FOUND: "There is no such model",
+    ErrorCode.EXPLANATION_NOT_FOUND: "There is no such explanation",
+    ErrorCode.LAYER_NOT_FOUND: "The model has no such layer",
+    ErrorCode.INVALID_CARD: "The model's card is wrong",
+    ErrorCode.UNSUPPORTED_MODEL: "The model's file is of a kind that camserve does not load",
+    ErrorCode.MODEL_UNAVAILABLE: "The model cannot be loaded",
+    ErrorCode.MODEL_LOADING: "The model is being loaded",
+    ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
+    ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
+    ErrorCode.QUEUE_FULL: "Too many explanations are waiting",
+    ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
+    ErrorCode.NO_WORKER: "No worker serves the model",
+    ErrorCode.DEADLINE_EXCEEDED: "The deadline passed",
+    ErrorCode.DEAD_LETTERED: "The explanation was given up",
+    ErrorCode.INTERNAL: "Something broke inside camserve",
+}
+
+ADVICE: dict[ErrorCode, str] = {
+    ErrorCode.MALFORMED_REQUEST: (
+        "The bytes do not parse as what the content type says: JSON that is cut off or misspelt "
+        "(`line` and `column` say where), or a form without its boundary. Send it again whole; "
+        "with curl, let -F or -d write the content type."
+    ),
+    ErrorCode.EMPTY_BODY: (
+        "Nothing came, or an empty file. With curl, a file needs an @ before its path: -F "
+        "input=@cat.jpg or --data-binary @cat.jpg."
+    ),
+    ErrorCode.INVALID_REQUEST: (
+        "The request can be read, but a field is unknown, missing, twice there or out of its "
+        "range. `field` names the first, `errors` all of them. /docs lists every field."
+    ),
+    ErrorCode.INVALID_INPUT: (
+        "The picture or tensor is sound, but not what this model takes: another shape, NaN, or "
+        "no numbers at all. `expected` says the shape; GET /v1/models/{model} says all of the "
+        "input."
+    ),
+    ErrorCode.CLASS_INDEX_OUT_OF_RANGE: (
+        "Class indices count from 0, so that a model of 1000 classes has 0 to 999 (MATLAB "
+        "counts from 1: subtract one). `minimum` and `maximum` say the range."
+    ),
+    ErrorCode.UNKNOWN_LABEL: (
+        "Labels are spelt as in the model's card; case does not matter. `near` lists what was "
+        "probably meant. A model without labels takes a class_index."
+    ),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (
+        "Send application/json, multipart/form-data, or a raw file with its own type, such as "
+        "image/jpeg. curl's --data-binary needs -H 'Content-Type: image/jpeg' beside it."
+    ),
+    ErrorCode.UNREADABLE_IMAGE: (
+        "The first bytes are of no format that camserve reads, whatever the name of the file "
+        "says. `formats` lists those it reads; convert the picture, or send a .npy tensor."
+    ),
+    ErrorCode.CORRUPT_IMAGE: (
+        "It begins like a picture and cannot be decoded to its end, mostly because the upload "
+        "or the file was cut off. Open it with a viewer, and send the whole file."
+    ),
+    ErrorCode.TOO_LARGE: (
+        "More bytes, pixels, inputs, targets or output than the service accepts. `limit` says "
+        "how much it does; send a smaller picture or ask for a smaller size. The operator sets "
+        "the limits: see docs/settings.md."
+    ),
+    ErrorCode.NOT_ACCEPTABLE: (
+        "`possible` lists the forms of this answer: name one in Accept, or as ?as=."
+    ),
+    ErrorCode.IDEMPOTENCY_CONFLICT: (
+        "An idempotency key stands for one request for as long as its explanation is kept. Use "
+        "a fresh key for a request that differs."
+    ),
+    ErrorCode.NOT_READY: (
+        "There is no map yet. Ask for the explanation itself (its `state` says how far it is), "
+        "and for the map once it has succeeded."
+    ),
+    ErrorCode.CANCELED: "Somebody sent DELETE before it was done. Send the request again.",
+    ErrorCode.NOT_FOUND: (
+        "There is no such address. /docs lists all of them; `near` those that look alike."
+    ),
+    ErrorCode.METHOD_NOT_ALLOWED: (
+        "The address exists, with other methods: the header Allow says which."
+    ),
+    ErrorCode.MODEL_NOT_FOUND: (
+        "GET /v1/models lists the models that the workers serve. A folder that was added to the "
+        "repository is seen when a worker starts."
+    ),
+    ErrorCode.EXPLANATION_NOT_FOUND: (
+        "Ids are as POST /v1/explanations gave them, and explanations are kept for "
+        "CAMSERVE_JOB_TTL_S. Send the request again."
+    ),
+    ErrorCode.LAYER_NOT_FOUND: (
+        "`candidates` lists layers that can be explained, best first. GET /v1/models/{model} "
+        "lists all modules, with shapes and reasons."
+    ),
+    ErrorCode.INVALID_CARD: (
+        "The model's card.toml, or what it names, is wrong, and `detail` says where. Mend the "
+        "folder and restart a worker; docs/models.md describes every field."
+    ),
+    ErrorCode.UNSUPPORTED_MODEL: (
+        "camserve loads torch.export programs, models of transformers and allowed factories. "
+        "TorchScript and pickles are refused: write the model again with torch.export.save."
+    ),
+    ErrorCode.MODEL_UNAVAILABLE: (
+        "The model is known, but its files or its weights cannot be had now: mostly, the hub is "
+        "out of reach. `detail` says the way out. It is tried again after `retry_after_s`."
+    ),
+    ErrorCode.MODEL_LOADING: (
+        "The first request for a model loads it, which may fetch weights. Send the request "
+        "again after `retry_after_s`."
+    ),
+    ErrorCode.NOT_EXPLAINABLE: (
+        "Grad-CAM needs a layer with space or time that the score depends on. `candidates` "
+        "lists such layers; leave feature_layer out to have one chosen."
+    ),
+    ErrorCode.SHAPE_MISMATCH: (
+        "Tensors that belong together have different shapes. If you sent none, the model's file "
+        "is at fault: tell its operator."
+    ),
+    ErrorCode.QUEUE_FULL: (
+        "More explanations wait for this model than the service allows. Send the request again "
+        "after `retry_after_s`, or add workers."
+    ),
+    ErrorCode.QUEUE_UNAVAILABLE: (
+        "The front end cannot reach Redis. Nothing that was accepted is lost; send the request "
+        "again after `retry_after_s`."
+    ),
+    ErrorCode.NO_WORKER: (
+        "The front end runs, but no worker that has this model is alive. Start one with `python "
+        "-m workers`, or wait if it is starting."
+    ),
+    ErrorCode.DEADLINE_EXCEEDED: (
+        "The explanation was not made in time and will not be made any more. Give a longer "
+        "deadline_ms, or send it when fewer are waiting."
+    ),
+    ErrorCode.DEAD_LETTERED: (
+        "Every worker that began it died before it ended, so it was given up. The input or the "
+        "model crashes the process: the worker's log says how."
+    ),
+    ErrorCode.INTERNAL: (
+        "A fault of camserve or of the model, not of the request. `error_id` finds the "
+        "traceback in the log."
+    ),
+}
