@@ -64,6 +64,9 @@ class LayoutReader:
             last = replace(last, grid=(shape[1] - prefix,), prefix_tokens=prefix)
         if first.grid not in self.grids and self.tokens.intersection(first.grid):
             return Refusal(f"{cross(shape)} is attention between tokens, not a map")
+        if max(first.grid) == 1 or (len(self.extent) > 1 and max(last.grid) == 1):
+            # pooled: its few channels must not pass for a grid, as (1, 2, 1, 1) for one of 2x1
+            return Refusal("it has a single position")
         errors = [(self._error(layout.grid), layout) for layout in (first, last)]
         fitting = [(error, layout) for error, layout in errors if error is not None]
         if not fitting:
@@ -141,8 +144,6 @@ class LayoutReader:
             self.grids.append(layout.grid)
 
     def _out_of_proportion(self, layout: Layout) -> Refusal:
-        if max(layout.grid) == 1:
-            return Refusal("it has a single position")
         reason = f"{cross(layout.grid)} is out of proportion to the input's {cross(self.extent)}"
         return Refusal(reason, fallback=layout)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from app.targets import resolve_targets
@@ -223,3 +224,13 @@ def test_a_model_without_classes_takes_any_index() -> None:
     target = ClassIndexTarget(class_index=10**6)
     card = CARD.model_copy(update={"classes": None})
     assert resolve_targets([target], card) == (target,)
+
+
+async def test_what_a_worker_of_another_version_publishes_harms_nobody(front: Front) -> None:
+    newer = CARD.model_dump(mode="json") | {"name": "newer", "a_field_of_tomorrow": 1}
+    await front.registry.publish_card("newer", orjson.dumps(newer))
+    await front.registry.heartbeat("newer", b'{"worker": "newer", "a_field_of_tomorrow": 1}')
+    models = (await front.client.get("/v1/models")).json()["models"]
+    assert [model["name"] for model in models] == ["toy"]
+    problem(await front.client.get("/v1/models/newer"), 404, "model_not_found")
+    assert (await front.client.get("/readyz")).status_code == 200

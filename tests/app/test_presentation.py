@@ -173,6 +173,23 @@ def test_a_sheet_has_a_row_for_each_input() -> None:
     assert sheet.size[0] < 200
 
 
+@pytest.mark.parametrize(("form", "size", "tag"), [(PNG, (60, 40), 6), (WEBP, (40, 60), 1)])
+def test_a_turned_upload_is_drawn_so_that_browsers_show_it_upright(
+    form: str, size: tuple[int, int], tag: int
+) -> None:
+    """PNG keeps the stored pixels and the tag; WebP, which browsers do not turn, is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = finished(encoded(Image.new("RGB", (60, 40), "gray"), exif=exif))
+    drawn = picture(turned, form=form)
+    assert drawn.size == size
+    assert drawn.getexif().get(0x0112, 1) == tag
+    both = finished(encoded(Image.new("RGB", (60, 40), "gray"), exif=exif), maps=[SIGNED] * 2)
+    sheet = picture(both, (0, 1), form=form)
+    assert sheet.size == (88, 60)  # two upright pictures of 40 x 60, and the gap
+    assert 0x0112 not in sheet.getexif()
+
+
 def test_a_sheet_of_everything_stays_within_its_room() -> None:
     """32 inputs x 16 targets, each a megapixel, would be gigabytes."""
     uploads = [encoded(Image.new("RGB", (1000, 1000)))] * 2

@@ -38,6 +38,8 @@ REFUSALS = [
     ([], (12, 197, 64), "not the batch"),
     ([], (1, 2048), "neither space nor time"),
     ([], (1, 2048, 1, 1), "single position"),
+    ([], (1, 2, 1, 1), "single position"),
+    ([], (1, 1, 1, 2), "single position"),
     ([], (1, 768, 1), "single position"),
     ([], (1, 12, 197, 64), "out of proportion"),
     ([], (1, 197, 768), "no grid in proportion"),
