@@ -65,7 +65,7 @@ async def test_what_nobody_expected_is_500_with_an_id_for_the_log(
     front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(_: Catalog) -> None:
-        raise RuntimeError("secret path /root")
+        raise RuntimeError("secret path /srv/keys")
 
     monkeypatch.setattr(Catalog, "cards", broken)
     monkeypatch.setattr(Catalog, "workers", broken)

@@ -160,7 +160,11 @@ class Crash(Exception):
     """A worker process that is gone from one moment to the next."""
 
 
-@pytest.mark.parametrize("seed", range(4))
+FEW = [pytest.param(seed, id=f"seed{seed}") for seed in range(4)]
+MANY = [pytest.param(seed, id=f"seed{seed}", marks=pytest.mark.soak) for seed in range(4, 40)]
+
+
+@pytest.mark.parametrize("seed", FEW + MANY)
 async def test_what_always_holds(redis_url: str, seed: int):
     async with connect(redis_url) as redis, JobQueue(redis, OPTIONS) as queue:
         chaos = Chaos(redis, queue, seed)

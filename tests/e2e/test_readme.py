@@ -31,7 +31,7 @@ def curls() -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Path:
+def newcomer(tmp_path: Path) -> Path:
     """A place where the commands find the sample pictures and may write."""
     (tmp_path / "models").symlink_to(ROOT / "models")
     return tmp_path
@@ -55,15 +55,15 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("command", curls(), ids=range(len(curls())))
-def test_curl_blocks(command: str, service: Service, workplace: Path) -> None:
-    done = run(command, service, workplace)
+def test_curl_blocks(command: str, service: Service, newcomer: Path) -> None:
+    done = run(command, service, newcomer)
     assert done.returncode == 0, done.stdout + done.stderr
     if "overlay.png" in command:
-        with Image.open(workplace / "overlay.png") as picture:
+        with Image.open(newcomer / "overlay.png") as picture:
             assert picture.format == "PNG"
             assert min(picture.size) >= 384
     elif "map.npy" in command:
-        assert np.load(workplace / "map.npy").shape == (384, 384)
+        assert np.load(newcomer / "map.npy").shape == (384, 384)
     else:
         assert b'"state":"succeeded"' in done.stdout
 
@@ -84,10 +84,10 @@ def test_the_first_block_is_two_make_targets_that_exist() -> None:
     assert re.search(r"^test:.*\n\t@\$\(BIN\)/python -m pytest$", makefile, re.MULTILINE)
 
 
-def test_the_picture_is_what_the_service_draws(service: Service, workplace: Path) -> None:
+def test_the_picture_is_what_the_service_draws(service: Service, newcomer: Path) -> None:
     (command,) = [block for block in curls() if "class_label=heart" in block]
-    assert run(command, service, workplace).returncode == 0
-    drawn, shown = pixels(workplace / "overlay.png"), pixels(ROOT / "docs" / "overlay.png")
+    assert run(command, service, newcomer).returncode == 0
+    drawn, shown = pixels(newcomer / "overlay.png"), pixels(ROOT / "docs" / "overlay.png")
     assert drawn.shape == shown.shape
     assert np.abs(drawn - shown).mean() < 1.0
 

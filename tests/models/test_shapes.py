@@ -109,7 +109,7 @@ def test_file_is_small_and_holds_nothing_of_the_machine_that_made_it():
     with zipfile.ZipFile(PROGRAM) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     for name, data in content.items():
-        for trace in (b"/work", b"/root", b"/home", b"/tmp", b"site-packages", b".py", b"stack_tr"):
+        for trace in (b"/usr/", b"/home/", b"/tmp/", b"site-packages", b".py", b"stack_tr"):
             assert trace not in data, (name, trace)
         assert not data.startswith((b"PK", b"\x80")), f"{name} is a pickle"
 
