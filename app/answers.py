@@ -23,6 +23,7 @@ from camserve.errors import ExplanationNotFound, InvalidRequest
 from camserve.maps.encode import npy_bytes
 
 __all__ = [
+    "VARY",
     "answer",
     "as_maps",
     "as_pictures",
@@ -30,6 +31,9 @@ __all__ = [
     "json_response",
     "map_response",
 ]
+
+# on what was negotiated: a cache must not answer one client with the form of another
+VARY = {"Vary": "Accept"}
 
 
 def json_response(
@@ -64,8 +68,15 @@ async def map_response(
 
     def make() -> Response:
         one = finish_map(done, number, options, room)
-        shape, convention = one.values.shape, one.convention
-        return json_response(MapArray(shape=shape, convention=convention, data=one.values))
+        return json_response(
+            MapArray(
+                shape=one.values.shape,
+                convention=one.convention,
+                reduction_layer=done.result.reduction_layer,
+                data=one.values,
+            ),
+            headers=VARY,
+        )
 
     return await state.on_pictures(make)
 
@@ -107,14 +118,16 @@ async def as_pictures(
 async def answer(state: AppState, record: JobRecord, form: str) -> Response:
     """A succeeded explanation in the form that the client asked for with the request."""
     if form == JSON:
-        return await explanation_response(state, record)
+        return await explanation_response(state, record, headers=VARY)
     done = await finished(state, record)
     output = done.job.output
     numbers = list(range(len(done.maps)))
     if form == NPY:
-        body = await as_maps(state, done, numbers, MapOptions(size=output.size))
+        # both from one request: here a size beside upsampling=none is a contradiction
+        options = MapOptions(size=output.size, upsampling=done.job.upsampling)
+        body = await as_maps(state, done, numbers, options)
     else:
         style = output.model_dump(include=set(PictureStyle.model_fields))
-        options = PictureOptions(**style, size=output.size)
-        body = await as_pictures(state, done, numbers, options, form)
-    return Response(body, media_type=form)
+        look = PictureOptions(**style, size=output.size)
+        body = await as_pictures(state, done, numbers, look, form)
+    return Response(body, media_type=form, headers=VARY)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from app.flat_fields import FLAT_FIELDS
+from app.flat_fields import FLAT_FIELDS, REPEATABLE
 from app.negotiation import JSON
 from app.problem_texts import TITLE
 from app.problems import MEDIA_TYPE, STATUS
@@ -18,7 +18,7 @@ from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.contracts.targets import ReductionName
 
-__all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "binary", "document", "problems"]
+__all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "binary", "document", "header", "problems"]
 
 DESCRIPTION = """\
 Which parts of this input made the network say that?
@@ -41,7 +41,7 @@ _BINARY = {"type": "string", "format": "binary"}
 _EXTRA_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "class_index": (
         "Class to explain, counted from 0; repeat it, or separate by commas, for several.",
-        {"type": "string", "examples": ["3", "3,5"]},
+        {"type": "integer", "minimum": 0, "examples": [3]},
     ),
     "class_label": ("Class to explain by its label; may be repeated.", {"type": "string"}),
     "top": ("Explain the k best classes of each input.", {"type": "integer", "minimum": 1}),
@@ -66,7 +66,8 @@ def _components(*models: type[BaseModel]) -> dict[str, Any]:
 def _flat_schema(name: str) -> tuple[str, dict[str, Any]]:
     """Description and schema of a flat field: that of the nested field it stands for."""
     if name in _EXTRA_FIELDS:
-        return _EXTRA_FIELDS[name]
+        description, schema = _EXTRA_FIELDS[name]
+        return description, {"type": "array", "items": schema} if name in REPEATABLE else schema
     for model in (ExplanationRequest, OutputOptions):
         properties = model.model_json_schema(ref_template=_SCHEMAS)["properties"]
         if name in properties:
@@ -75,6 +76,8 @@ def _flat_schema(name: str) -> tuple[str, dict[str, Any]]:
     raise KeyError(name)
 
 
+# `a=1&a=2`, not `a=1,2`
+_REPEATED = {"style": "form", "explode": True}
 _FLAT = {name: _flat_schema(name) for name in FLAT_FIELDS}
 
 FLAT_QUERY = [
@@ -85,6 +88,7 @@ FLAT_QUERY = [
         "description": f"With a raw file as body. {description}",
         # without its default, which the page /docs would send along with every other body, too
         "schema": {key: value for key, value in schema.items() if key != "default"},
+        **(_REPEATED if name in REPEATABLE else {}),
     }
     for name, (description, schema) in _FLAT.items()
 ]
@@ -119,11 +123,26 @@ CREATE_BODY: dict[str, Any] = {
                         for name, (description, schema) in _FLAT.items()
                     },
                 },
-            }
+            },
+            "encoding": dict.fromkeys(REPEATABLE, _REPEATED),
         },
         **{media_type: {"schema": _BINARY} for media_type in RAW_TYPES},
     },
 }
+
+
+_HEADERS = {
+    "Location": "Address of the explanation.",
+    "Preference-Applied": "What of `Prefer` was honoured.",
+    "Retry-After": "Seconds after which to try again, where that can help.",
+    "X-Request-ID": "The id of the request, the caller's if it sent one; it is in the logs.",
+}
+_RETRYABLE = frozenset({"409", "429", "503"})
+
+
+def header(*names: str) -> dict[str, Any]:
+    """The `headers` of an answer."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -173,5 +192,15 @@ def document(app: FastAPI) -> dict[str, Any]:
         for operation in (one for path in schema["paths"].values() for one in path.values()):
             if JSON in operation["responses"].get("422", {}).get("content", {}):
                 del operation["responses"]["422"]
+            for status, response in operation["responses"].items():
+                names = ("Retry-After",) if status in _RETRYABLE else ()
+                response.setdefault("headers", {}).update(header(*names, "X-Request-ID"))
+        schema["components"]["headers"] = {
+            name: {
+                "description": description,
+                "schema": {"type": "integer" if name == "Retry-After" else "string"},
+            }
+            for name, description in _HEADERS.items()
+        }
         app.openapi_schema = schema
     return app.openapi_schema

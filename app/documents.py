@@ -18,6 +18,7 @@ from camserve.settings import Settings
 __all__ = ["Upload", "inline_uploads", "parse_document", "validated"]
 
 NPY_MAGIC: Final = b"\x93NUMPY"
+_ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
 # far beyond any object of ours; pydantic would report each unknown member, a kilobyte apiece
 _MAX_MEMBERS: Final = 64
 _MAX_DEPTH: Final = 8
@@ -33,6 +34,10 @@ class Upload:
     @property
     def is_npy(self) -> bool:
         return isinstance(self.data, bytes) and self.data.startswith(NPY_MAGIC)
+
+    @property
+    def is_zip(self) -> bool:
+        return isinstance(self.data, bytes) and self.data.startswith(_ZIP_MAGIC)
 
 
 def parse_document(text: bytes) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def validated(document: dict[str, Any], settings: Settings) -> ExplanationReques
     try:
         return ExplanationRequest.model_validate(document)
     except ValidationError as error:
-        raise invalid_request(error) from error
+        raise invalid_request(error, ExplanationRequest) from error
 
 
 def _check_breadth(value: object, depth: int = 0) -> None:
@@ -96,7 +101,9 @@ def _upload(value: Input, field: str) -> Upload:
     field = f"{field}.npy_base64"
     data = _decoded(tensor.npy_base64 or "", field)
     if not data.startswith(NPY_MAGIC):
-        raise InvalidRequest(f"{field} is not a .npy file: write it with numpy.save", field=field)
+        raise InvalidRequest(
+            f"{field} is not a .npy file (a .npz is none): write it with numpy.save", field=field
+        )
     return Upload(data)
 
 

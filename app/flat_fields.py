@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,10 +13,11 @@ from camserve.contracts.requests import ExplanationRequest
 from camserve.contracts.targets import TARGET_KEYS
 from camserve.errors import InvalidRequest, near_names
 
-__all__ = ["FLAT_FIELDS", "request_from_fields"]
+__all__ = ["FLAT_FIELDS", "REPEATABLE", "request_from_fields"]
 
 _NUMBERS = {"deadline_ms": int, "alpha": float, "threshold": float}
-_REPEATABLE = ("class_index", "class_label", "reduction")
+_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
+REPEATABLE = ("class_index", "class_label", "reduction")
 _TOP_LEVEL = tuple(set(ExplanationRequest.model_fields) - {"inputs", "targets", "output"})
 _OUTPUT = tuple(OutputOptions.model_fields)
 _PARAMS = "params"
@@ -36,7 +38,7 @@ def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
             raise InvalidRequest(f"unknown field {name!r}{hint}", field=name, near=near)
         given.setdefault(name, []).append(value)
     for name, values in given.items():
-        if len(values) > 1 and name not in _REPEATABLE:
+        if len(values) > 1 and name not in REPEATABLE:
             raise InvalidRequest(f"{name} is given {len(values)} times", field=name)
     document: dict[str, Any] = {}
     output: dict[str, Any] = {}
@@ -82,16 +84,18 @@ def _number(name: str, value: str) -> Any:
     kind = _NUMBERS.get(name)
     if kind is None:
         return value
+    if kind is int:
+        return _integer(name, value)
     try:
-        return kind(value)
+        # Python itself would read 1_0, and digits of any script
+        return float(value if value.isascii() and "_" not in value else "")
     except ValueError as error:
-        what = "a whole number" if kind is int else "a number"
-        raise InvalidRequest(f"{name}: {value!r} is not {what}", field=name) from error
+        raise InvalidRequest(f"{name}: {value!r} is not a number", field=name) from error
 
 
 def _integer(name: str, text: str) -> int:
     try:
-        return int(text)
+        return int(text if _INTEGER.fullmatch(text) else "")
     except ValueError as error:
         raise InvalidRequest(f"{name}: {text!r} is not a whole number", field=name) from error
 

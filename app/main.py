@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse
 from app import problems
 from app.catalog import Catalog
 from app.documentation import DESCRIPTION, document
+from app.head_requests import HeadRequests
 from app.request_ids import RequestIds
 from app.routers import explanations, health, models, results
 from app.routers import problems as problem_pages
@@ -47,8 +48,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url),
+        generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
+    app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
     for module in (explanations, results, models, health, problem_pages):
         app.include_router(module.router)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from camserve.errors import InvalidRequest, NotAcceptable
 
-__all__ = ["JSON", "NPY", "PICTURES", "PNG", "Preference", "choose_form", "parse_prefer"]
+__all__ = [
+    "JSON",
+    "NPY",
+    "PICTURES",
+    "PNG",
+    "SHORT_NAMES",
+    "Preference",
+    "choose_form",
+    "parse_prefer",
+]
 
 JSON = "application/json"
 NPY = "application/x-npy"
@@ -17,6 +26,7 @@ JPEG = "image/jpeg"
 WEBP = "image/webp"
 PICTURES = (PNG, JPEG, WEBP)
 SHORT_NAMES = {"json": JSON, "npy": NPY, "png": PNG, "jpeg": JPEG, "webp": WEBP}
+_ALIASES = {"jpg": "jpeg"}
 
 
 def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[str]) -> str:
@@ -26,7 +36,7 @@ def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[s
     with only a URL, and wins.
     """
     if as_form is not None:
-        form = SHORT_NAMES.get(as_form, "")
+        form = SHORT_NAMES.get(_ALIASES.get(as_form, as_form), "")
         if form not in possible:
             names = [name for name, media in SHORT_NAMES.items() if media in possible]
             raise NotAcceptable(as_form, names)

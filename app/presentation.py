@@ -13,22 +13,24 @@ from PIL import Image
 from app.negotiation import JPEG, PNG, WEBP
 from app.pictures import open_display_copy
 from app.results import Finished
-from app.sizes import Room, grid
+from app.sizes import Room, Shape, fitted, grid, pixels
 from camserve.contracts.options import Convention, MapOptions, PictureOptions, Upsampling
 from camserve.errors import InvalidRequest
 from camserve.maps.conventions import find_convention, present
 from camserve.maps.encode import encode_jpeg, encode_png, encode_webp
 from camserve.maps.geometry import Geometry
 from camserve.maps.orientation import upright
-from camserve.maps.overlay import overlay
+from camserve.maps.overlay import largest_size, overlay
+from camserve.maps.sampler import Sampler
 from camserve.maps.scaling import to_unit, unit_ranges
-from camserve.maps.sheet import sheet
+from camserve.maps.sheet import sheet, sheet_size
 
 __all__ = ["FinishedMap", "draw", "finish_map"]
 
 _ENCODERS = {PNG: encode_png, JPEG: encode_jpeg, WEBP: encode_webp}
-# for a convention that does not up-sample, where a size is asked for
+# of a convention that stays at the feature layer's resolution, where a size is asked for
 _ENLARGED: Final = "bicubic"
+_VIRTUAL: Final = ("softmax", "sigmoid")
 
 Range: TypeAlias = tuple[float, float]
 
@@ -42,35 +44,16 @@ class FinishedMap:
     convention: Convention
 
 
-def finish_map(
-    finished: Finished,
-    number: int,
-    options: MapOptions,
-    room: Room,
-    default: tuple[int, int] | None = None,
-) -> FinishedMap:
+def finish_map(finished: Finished, number: int, options: MapOptions, room: Room) -> FinishedMap:
     """The array of one result, as its convention, up-sampling and size say.
 
-    default: (height, width) without a size, else the upload's; made to fit into `room`.
-    Raises TooLarge for a size that is asked for and does not fit.
+    Without a size it is the upload's, made to fit into `room`. Raises TooLarge for a size that is
+    asked for and does not fit, InvalidRequest for options that contradict each other.
     """
-    job = finished.job
-    convention = options.convention or job.convention
-    # an up-sampling that came with the request was chosen for the request's convention
-    inherited = job.upsampling if options.convention is None else None
-    upsampling = options.upsampling or inherited
-    if upsampling is None and options.size is not None:
-        upsampling = _own_upsampling(convention)
-    sampler = grid(options.size, _geometry(finished, number), room, default)
-    values = present([finished.maps[number]], convention, sampler, upsampling=upsampling)
-    registered = sampler is not None and values.shape == sampler.size
-    mask = sampler.mask if sampler is not None and registered else None
-    return FinishedMap(
-        # orjson, for one, takes no transposed views
-        np.ascontiguousarray(values, dtype=np.float32),
-        None if mask is None or mask.all() else mask,
-        convention,
-    )
+    method = _method_of_array(finished, options)
+    stays = method == "none"
+    sampler = None if stays else grid(options.size, _geometry(finished, number), room)
+    return _finish(finished, number, options, method, sampler)
 
 
 def draw(
@@ -92,17 +75,35 @@ def draw(
             "a picture of the feature grid has a pixel a cell: use size=input&upsampling=nearest",
             field="size",
         )
-    if options.upsampling == "none":
-        options = options.model_copy(update={"upsampling": "nearest"})
     copies = {number: open_display_copy(data) for number, data in pictures.items()}
     rows = [finished.result.rows[number].input for number in numbers]
-    room = Room(max_megapixels, len(numbers))
-    limits = _shared_range(finished, options, max_megapixels) if options.scale == "shared" else None
-    drawn = [
-        _drawn(finished, number, copies[row], options, room=room, limits=limits)
-        for number, row in zip(numbers, rows, strict=True)
-    ]
+    photographs = [copies[row] for row in rows]
     turns = [_orientation(_geometry(finished, number), options) for number in numbers]
+
+    def whole(shapes: list[Shape]) -> Shape:
+        """(height, width) of the picture that maps of these shapes make."""
+        width, height = sheet_size(
+            [
+                largest_size(
+                    shape[::-1], view=options.view, color_bar=options.color_bar, orientation=turn
+                )
+                for shape, turn in zip(shapes, turns, strict=True)
+            ],
+            rows,
+        )
+        return height, width
+
+    room = Room(max_megapixels, len(numbers))
+    if options.size is None:
+        shapes = fitted([(copy.height, copy.width) for copy in photographs], whole, room)
+    else:
+        shapes = [pixels(options.size, _geometry(finished, number)) for number in numbers]
+        room.check_picture(*whole(shapes))
+    limits = _shared_range(finished, options) if options.scale == "shared" else None
+    drawn = [
+        _drawn(finished, number, copy, options, shape=shape, limits=limits)
+        for number, copy, shape in zip(numbers, photographs, shapes, strict=True)
+    ]
     if len(drawn) == 1 and form != WEBP:
         return _ENCODERS[form](drawn[0], exif_orientation=turns[0])
     # a sheet has no single orientation to carry, and browsers do not turn WebP by its EXIF tag
@@ -116,21 +117,20 @@ def _drawn(
     copy: Image.Image,
     options: PictureOptions,
     *,
-    room: Room,
+    shape: Shape,
     limits: Range | None,
 ) -> Image.Image:
     """One result over the copy of its upload, scaled to `limits`, or to its own range."""
     geometry = _geometry(finished, number)
-    finish = finish_map(finished, number, options, room, (copy.height, copy.width))
+    of_input = options.size == "input"
+    sampler = geometry.input_sampler() if of_input else geometry.sampler(size=shape)
+    finish = _finish(finished, number, options, _method_of_picture(finished, options), sampler)
     values, mask = finish.values, finish.mask
     if limits is None:
-        (unit,) = to_unit([values], masks=[mask])
         (limits,) = unit_ranges([values], masks=[mask])
-    else:
-        ends = np.array([limits], np.float32)
-        unit, _ = to_unit([np.clip(values, *limits), ends], shared=True, masks=[mask, None])
+    (unit,) = to_unit([values], limits=[limits], masks=[mask])
     picture = copy
-    if options.size == "input":  # the map is registered to what the model saw of the upload
+    if of_input:  # the map is registered to what the model saw of the upload
         picture = replace(geometry, stored=(copy.height, copy.width)).apply(copy)
     return overlay(
         picture,
@@ -146,17 +146,105 @@ def _drawn(
     )
 
 
-def _shared_range(finished: Finished, options: PictureOptions, max_megapixels: float) -> Range:
+def _shared_range(finished: Finished, options: PictureOptions) -> Range:
     """The range of all maps of the request, whichever of them are drawn, and however large.
 
     Looked up on the grid that the model saw: that is cheap, and the same for every picture.
     """
-    same = MapOptions(convention=options.convention, upsampling=options.upsampling, size="input")
+    method = _method_of_picture(finished, options)
     maps = [
-        finish_map(finished, number, same, Room(max_megapixels)).values
+        _finish(
+            finished, number, options, method, _geometry(finished, number).input_sampler()
+        ).values
         for number in range(len(finished.maps))
     ]
     return unit_ranges(maps, shared=True)[0]
+
+
+def _finish(
+    finished: Finished,
+    number: int,
+    options: MapOptions,
+    method: Upsampling,
+    sampler: Sampler | None,
+) -> FinishedMap:
+    """The map on the grid of `sampler`; None stays at the feature layer's resolution."""
+    convention = _convention(finished, options)
+    values = present([finished.maps[number]], convention, sampler, upsampling=method)
+    mask = None if sampler is None or sampler.mask.all() else sampler.mask
+    # orjson, for one, takes no transposed views
+    return FinishedMap(np.ascontiguousarray(values, dtype=np.float32), mask, convention)
+
+
+def _convention(finished: Finished, options: MapOptions) -> Convention:
+    """The convention that was asked for. Raises InvalidRequest if it needs another score.
+
+    A convention is presentation, but for its score: MATLAB differentiates probabilities, the others
+    the model's output, and no presentation makes one map of the other. A reduction layer that the
+    request named itself overrules the score of any convention.
+    """
+    job, computed = finished.job, finished.result.reduction_layer
+    asked = options.convention or job.convention
+    needed = find_convention(asked).score
+    if needed == find_convention(job.convention).score:
+        return asked
+    if needed == "softmax_if_logits":
+        fits = job.reduction_layer is not None or computed in _VIRTUAL
+    else:
+        fits = job.reduction_layer not in _VIRTUAL
+    if fits:
+        return asked
+    raise InvalidRequest(
+        f"this explanation differentiated {computed!r}, and convention={asked} needs another "
+        f"score: send the picture again (POST /v1/explanations) with convention={asked}",
+        field="convention",
+    )
+
+
+def _asked_method(finished: Finished, options: MapOptions) -> Upsampling | None:
+    """The up-sampling that was asked for, now or with the request; None: the convention's own.
+
+    What came with the request was chosen for the request's convention.
+    """
+    inherited = finished.job.upsampling if options.convention is None else None
+    return options.upsampling or inherited
+
+
+def _own_method(finished: Finished, options: MapOptions) -> Upsampling:
+    return find_convention(options.convention or finished.job.convention).upsampling
+
+
+def _method_of_picture(finished: Finished, options: MapOptions) -> Upsampling:
+    """A picture always lies on the photograph's grid: without up-sampling, cells stay cells."""
+    asked = _asked_method(finished, options)
+    if asked is not None:
+        return "nearest" if asked == "none" else asked
+    own = _own_method(finished, options)
+    return _ENLARGED if own == "none" else own
+
+
+def _method_of_array(finished: Finished, options: MapOptions) -> Upsampling:
+    """`none` stays at the feature layer's resolution. Raises InvalidRequest for contradictions.
+
+    A size that is asked for later beats an up-sampling of `none` that came with the request.
+    """
+    if options.size == "feature":
+        if options.upsampling not in (None, "none"):
+            raise InvalidRequest(
+                f"size=feature is the map as it is, without upsampling={options.upsampling}: leave "
+                "one of them out",
+                field="upsampling",
+            )
+        return "none"
+    if options.size is None:
+        return _asked_method(finished, options) or _own_method(finished, options)
+    if options.upsampling == "none":
+        raise InvalidRequest(
+            f"upsampling=none keeps the feature layer's resolution, size={options.size} does not: "
+            "ask for size=feature, or for another upsampling",
+            field="upsampling",
+        )
+    return _method_of_picture(finished, options)
 
 
 def _orientation(geometry: Geometry, options: PictureOptions) -> int:
@@ -169,8 +257,3 @@ def _geometry(finished: Finished, number: int) -> Geometry:
     if meta.geometry is None:
         raise InvalidRequest("this input has no pixels that a map could be registered to")
     return Geometry.from_json(meta.geometry)
-
-
-def _own_upsampling(convention: Convention) -> Upsampling:
-    own = find_convention(convention).upsampling
-    return _ENLARGED if own == "none" else own

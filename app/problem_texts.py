@@ -103,8 +103,9 @@ ADVICE: dict[ErrorCode, str] = {
         "The address exists, with other methods: the header Allow says which."
     ),
     ErrorCode.MODEL_NOT_FOUND: (
-        "GET /v1/models lists the models that the workers serve. A folder that was added to the "
-        "repository is seen when a worker starts."
+        "`near` lists what was probably meant, `models` what there is; GET /v1/models lists all "
+        "that the workers serve. A folder that was added to the repository is seen when a worker "
+        "starts."
     ),
     ErrorCode.EXPLANATION_NOT_FOUND: (
         "Ids are as POST /v1/explanations gave them, and explanations are kept for "

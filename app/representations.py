@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from camserve.contracts.explanations import (
 )
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
-from camserve.contracts.options import MapOptions
+from camserve.contracts.options import MapOptions, OutputOptions, PictureStyle
 from camserve.contracts.targets import ReductionTarget
 from camserve.maps.encode import npy_bytes
 
@@ -33,12 +34,24 @@ def explanation_href(job_id: str) -> str:
     return f"/v1/explanations/{job_id}"
 
 
-def map_href(job_id: str, number: int) -> str:
-    return f"{explanation_href(job_id)}/results/{number}/map"
+def map_href(job_id: str, number: int, output: OutputOptions) -> str:
+    """Where the map is, of the size that the request asked for."""
+    return f"{explanation_href(job_id)}/results/{number}/map{_query(output, {'size'})}"
 
 
-def overlay_href(job_id: str, number: int) -> str:
-    return f"{explanation_href(job_id)}/results/{number}/overlay"
+def overlay_href(job_id: str, number: int, output: OutputOptions) -> str:
+    """Where the picture is, in the style and size that the request asked for."""
+    asked = set(PictureStyle.model_fields)
+    if output.size != "feature":  # of which there is an array, and no picture
+        asked.add("size")
+    return f"{explanation_href(job_id)}/results/{number}/overlay{_query(output, asked)}"
+
+
+def _query(output: OutputOptions, members: set[str]) -> str:
+    """Those members of `output` that differ from the defaults, as a query string."""
+    asked = output.model_dump(mode="json", include=members, exclude_defaults=True)
+    texts = {name: str(value).lower() for name, value in asked.items()}
+    return f"?{urlencode(texts)}" if texts else ""
 
 
 def explanation(
@@ -93,10 +106,10 @@ def _result(
             shape=signed.shape,
             min=float(finite.min()) if finite.size else None,
             max=float(finite.max()) if finite.size else None,
-            href=map_href(job_id, number),
+            href=map_href(job_id, number, job.output),
             **_inline(finished, number, max_megapixels),
         ),
-        overlay=Link(href=overlay_href(job_id, number)),
+        overlay=Link(href=overlay_href(job_id, number, job.output)),
         diagnostics=row.diagnostics,
     )
 

@@ -22,6 +22,7 @@ from camserve.errors import (
     ExplanationNotFound,
     Failure,
     NotReady,
+    UnknownName,
 )
 
 __all__ = ["Finished", "failure_of", "fetch", "fetch_finished", "finished"]
@@ -36,11 +37,12 @@ class Finished:
     result: JobResult
     maps: tuple[NDArray[np.float32], ...]
 
-    def check_row(self, number: int) -> int:
-        """Raises ExplanationNotFound unless there is a result of that number."""
-        if number >= len(self.maps):
-            raise ExplanationNotFound(f"{self.record.id}/results/{number}")
-        return number
+    def check_row(self, number: int) -> None:
+        """Raises UnknownName unless there is a result of that number."""
+        last = len(self.maps) - 1
+        if number > last:
+            known = "one result, number 0" if last == 0 else f"results 0 to {last}"
+            raise UnknownName(f"the explanation has {known}: not {number}", maximum=last)
 
 
 async def fetch(state: AppState, job_id: str) -> JobRecord:

@@ -60,7 +60,7 @@ async def submit(
     card = await state.catalog.ready_card(request.model, time_to_deadline_s)
     if card.input is None:
         raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
-    targets = resolve_targets(request.targets, card)
+    targets = resolve_targets(request.targets, card, request.reduction_layer)
     check_layers(request.feature_layer, request.reduction_layer, card)
     inputs = await _prepared(state, uploads, card.input)
     job = Job(
@@ -116,8 +116,11 @@ async def _prepared(
 
 def _fingerprint(job: Job, payload: bytes) -> str:
     """What must be equal for a repeated request to be the same request."""
-    same = job.model_copy(update={"request_id": None}).model_dump_json().encode()
-    return hashlib.sha256(same + payload).hexdigest()
+    same = job.model_dump_json(
+        # the same bytes under another name are the same, and so is a retry after a model's reload
+        exclude={"request_id": True, "model_version": True, "inputs": {"__all__": {"name"}}}
+    )
+    return hashlib.sha256(same.encode() + payload).hexdigest()
 
 
 def _time_to_deadline_s(request: ExplanationRequest, state: AppState) -> float:

@@ -7,22 +7,45 @@ from collections.abc import Callable, Iterable
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import JobTarget
 from camserve.contracts.options import Convention
-from camserve.contracts.targets import ClassIndexTarget, ClassLabelTarget, Target, TopTarget
+from camserve.contracts.targets import (
+    ClassIndexTarget,
+    ClassLabelTarget,
+    ReductionTarget,
+    Target,
+    TopTarget,
+)
 from camserve.errors import (
     ClassIndexOutOfRange,
     InvalidRequest,
     LayerNotFound,
     UnknownLabel,
 )
+from camserve.maps.conventions import find_convention
 
 __all__ = ["VIRTUAL_LAYERS", "check_layers", "reduction_layer", "resolve_targets"]
 
 VIRTUAL_LAYERS = ("output", "softmax", "sigmoid")
+# what makes probabilities of a task's logits; a regression's output is what it means already
+_PROBABILITIES = {
+    "classification": "softmax",
+    "segmentation": "softmax",
+    "multi-label": "sigmoid",
+}
 
 
-def resolve_targets(targets: Iterable[Target], card: ResolvedCard) -> tuple[JobTarget, ...]:
-    """Targets as a worker takes them. Raises ClassIndexOutOfRange, UnknownLabel, InvalidRequest."""
-    return tuple(_resolve(target, card) for target in targets)
+def resolve_targets(
+    targets: Iterable[Target], card: ResolvedCard, reduction_layer: str | None = None
+) -> tuple[JobTarget, ...]:
+    """Targets as a worker takes them. Raises ClassIndexOutOfRange, UnknownLabel, InvalidRequest.
+
+    reduction_layer: the one that was asked for; how many values a module returns is not known here.
+    """
+    resolved = tuple(_resolve(target, card) for target in targets)
+    if (reduction_layer or card.reduction_layer or "output") in VIRTUAL_LAYERS:
+        for target in resolved:
+            if isinstance(target, ReductionTarget):
+                _check_reduction(target, card)
+    return resolved
 
 
 def _resolve(target: Target, card: ResolvedCard) -> JobTarget:
@@ -37,13 +60,32 @@ def _resolve(target: Target, card: ResolvedCard) -> JobTarget:
     elif isinstance(target, TopTarget):
         if target.top > card.classes:
             raise InvalidRequest(
-                f"top: the model has only {card.classes} classes", field="top", maximum=card.classes
+                f"top: the model has only {card.classes} class{'es' if card.classes > 1 else ''}",
+                field="top",
+                maximum=card.classes,
             )
     else:
         for given in (target.params.class_index, target.params.against):
             if given is not None and given >= card.classes:
                 raise ClassIndexOutOfRange(given, card.classes)
     return target
+
+
+def _check_reduction(target: ReductionTarget, card: ResolvedCard) -> None:
+    """Raises InvalidRequest for a value that the model's output does not have."""
+    values, index = card.classes, target.params.index
+    if target.reduction == "class_margin" and values == 1:
+        raise InvalidRequest("class_margin needs another class: the model has one output")
+    if target.reduction != "output" or values is None:
+        return
+    if index is None and values > 1:
+        wrong = f"the output has {values} values: give index, 0 to {values - 1}"
+    elif index is not None and index >= values:
+        known = f"0 to {values - 1}" if values > 1 else "it has one value, of index 0"
+        wrong = f"output index {index} is out of range: {known}"
+    else:
+        return
+    raise InvalidRequest(wrong, field="index", minimum=0, maximum=values - 1)
 
 
 def _index_of(label: str, card: ResolvedCard) -> int:
@@ -81,7 +123,11 @@ def check_layers(feature: str | None, reduction: str | None, card: ResolvedCard)
 
 
 def reduction_layer(asked: str | None, convention: Convention, card: ResolvedCard) -> str | None:
-    """The reduction layer of a job: MATLAB scores probabilities, the others the model's output."""
-    if asked is not None or convention != "matlab" or card.scores == "probabilities":
+    """The reduction layer of a job: that of the request, or what the convention scores.
+
+    None where it is the model card's.
+    """
+    score = find_convention(convention).score
+    if asked is not None or score == "output" or card.scores == "probabilities":
         return asked
-    return {"classification": "softmax", "multi-label": "sigmoid"}.get(card.task)
+    return _PROBABILITIES.get(card.task)

@@ -13,7 +13,13 @@ from app.flat_fields import request_from_fields
 from app.forms import read_form
 from app.negotiation import JSON
 from camserve.contracts.requests import ExplanationRequest
-from camserve.errors import EmptyBody, InvalidRequest, TooLarge, UnsupportedMediaType
+from camserve.errors import (
+    EmptyBody,
+    InvalidRequest,
+    TooLarge,
+    UnreadableImage,
+    UnsupportedMediaType,
+)
 from camserve.settings import Settings
 
 __all__ = ["RAW_TYPES", "read_request"]
@@ -30,10 +36,12 @@ async def read_request(
 ) -> tuple[ExplanationRequest, list[Upload]]:
     """Read and check the body, whatever its form.
 
-    Raises EmptyBody, MalformedRequest, InvalidRequest, UnsupportedMediaType or TooLarge.
+    Raises EmptyBody, MalformedRequest, InvalidRequest, UnsupportedMediaType, UnreadableImage (an
+    archive) or TooLarge.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     _check_readable(media_type, request.headers.get("content-encoding", "identity"))
+    _refuse_repeated_form(request)
     chunks = _limited(request, settings.max_body_bytes)
     if media_type == FORM:
         _refuse_query(request)
@@ -55,6 +63,7 @@ def _request(
     asked = validated(document, settings)
     uploads = files + inline_uploads(asked)
     _check_counts(asked, uploads, settings)
+    _refuse_archives(uploads)
     return asked, uploads
 
 
@@ -100,12 +109,28 @@ def _query(request: Request) -> Iterable[tuple[str, str]]:
     return [(k, v) for k, v in request.query_params.multi_items() if k != ANSWER_FORM]
 
 
+def _refuse_repeated_form(request: Request) -> None:
+    times = len(request.query_params.getlist(ANSWER_FORM))
+    if times > 1:
+        raise InvalidRequest(f"{ANSWER_FORM} is given {times} times", field=ANSWER_FORM)
+
+
 def _refuse_query(request: Request) -> None:
     for name, _ in _query(request):
         raise InvalidRequest(
             f"unknown query parameter {name!r}: with this content type, options go into the body",
             field=name,
         )
+
+
+def _refuse_archives(uploads: list[Upload]) -> None:
+    for index, upload in enumerate(uploads):
+        if upload.is_zip:
+            raise UnreadableImage(
+                "a zip archive, as .npz files are: send a .npy file, not .npz (numpy.save writes "
+                "it)",
+                input=index,
+            )
 
 
 def _check_counts(asked: ExplanationRequest, uploads: list[Upload], settings: Settings) -> None:

@@ -24,7 +24,10 @@ def main() -> int:
         parser.error(str(error))
     from camserve.launcher import serve  # noqa: PLC0415 - `camserve --help` need not wait for it
 
-    return asyncio.run(serve(settings))
+    try:
+        return asyncio.run(serve(settings))
+    except KeyboardInterrupt:  # before the parts were started
+        return 130
 
 
 if __name__ == "__main__":

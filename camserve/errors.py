@@ -156,9 +156,11 @@ class ClassIndexOutOfRange(InvalidRequest):
     code = ErrorCode.CLASS_INDEX_OUT_OF_RANGE
 
     def __init__(self, class_index: int, classes: int) -> None:
+        known = f"{classes} classes, 0 to {classes - 1} (indices start at 0)"
+        if classes == 1:
+            known = "one class, of index 0"
         super().__init__(
-            f"class index {class_index} is out of range: the model has {classes} classes, "
-            f"0 to {classes - 1} (indices start at 0)",
+            f"class index {class_index} is out of range: the model has {known}",
             class_index=class_index,
             minimum=0,
             maximum=classes - 1,
@@ -245,8 +247,11 @@ class ModelNotFound(UnknownName):
         near = near_names(model, known)
         hint = f"; did you mean {_quoted(near)}?" if near else ""
         if not near and known:
-            hint = f"; there are {_quoted(known[:10])}"
-        super().__init__(f"there is no model {model!r}{hint}", model=model, near=near or known[:10])
+            others = ", among others" if len(known) > 10 else ""
+            hint = f"; there are {_quoted(known[:10])}{others}"
+        super().__init__(
+            f"there is no model {model!r}{hint}", model=model, near=near, models=known[:10]
+        )
 
 
 class ExplanationNotFound(UnknownName):

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 
@@ -20,6 +19,7 @@ __all__ = ["serve"]
 
 READY_LOOK_S = 0.1
 RESTART_S = 1.0
+LONGEST_LINE = 1 << 16  # bytes; a longer one is shown in pieces
 CONFIGURATION_ERROR = 2  # exit code of a process that a restart cannot help
 
 
@@ -33,22 +33,53 @@ class _Part:
     environment: dict[str, str]
     process: asyncio.subprocess.Process | None = field(default=None)
 
-    async def run(self) -> int:
-        """Run it once, to its end; returns its exit code."""
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            self.module,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            pass_fds=self.lifeline.fds,
-            env=os.environ | self.environment | self.lifeline.environment,
-            start_new_session=True,  # Ctrl-C reaches only us, and we stop the parts in order
+    async def run(self, patience_s: float) -> int:
+        """Run it once, to its end; returns its exit code.
+
+        Its own children, which end with it, get `patience_s` to finish what they are doing.
+        """
+        # a pipe of our own: that of asyncio makes wait() wait for every holder of its other end
+        reading, writing = os.pipe()
+        output = asyncio.create_task(self._pass_on(reading))
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self.module,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=self.lifeline.fds,
+                env=os.environ | self.environment | self.lifeline.environment,
+                start_new_session=True,  # Ctrl-C reaches only us, and we stop the parts in order
+            )
+        finally:
+            os.close(writing)
+        code = await self.process.wait()
+        await asyncio.wait([output], timeout=patience_s)
+        # a grandchild that hangs would hold the pipe, and the device, for ever
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await output
+        return code
+
+    async def _pass_on(self, pipe: int) -> None:
+        """Line by line, however long a line is: progress bars and tracebacks of models included."""
+        output = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(pipe, "rb")
         )
-        assert self.process.stdout is not None  # noqa: S101 - asked for a pipe
-        async for line in self.process.stdout:
-            _say(f"{self.name:<7}| {line.decode(errors='replace').rstrip()}")
-        return await self.process.wait()
+        rest = b""
+        while chunk := await output.read(LONGEST_LINE):
+            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            if len(rest) >= LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._say(line)
+        if rest:
+            self._say(rest)
+
+    def _say(self, line: bytes) -> None:
+        _say(f"{self.name:<7}| {line.decode(errors='replace').rstrip()}")
 
     async def stop(self, patience_s: float) -> None:
         if self.process is None or self.process.returncode is not None:
@@ -79,12 +110,12 @@ async def serve(settings: Settings) -> int:
         return await _serve_with(settings, settings.redis_url, None)
     server = EmbeddedServer(settings.state_dir)
     try:
-        await asyncio.to_thread(server.start)
+        # not in a thread that Ctrl-C could outrun: what was started must be stopped
+        server.start()
+        return await _serve_with(settings, server.url, server)
     except EmbeddedServerError as error:
         _say(f"camserve: {error}")
         return CONFIGURATION_ERROR
-    try:
-        return await _serve_with(settings, server.url, server)
     finally:
         await asyncio.to_thread(server.stop)
 
@@ -99,23 +130,24 @@ async def _serve_with(settings: Settings, redis_url: str, server: EmbeddedServer
         api = _Part("api", "app", lifeline, environment)
         workers = _Part("worker", "workers", lifeline, environment)
         tasks: list[asyncio.Task[int | None]] = [
-            asyncio.create_task(_keep(api.run, stopping)),
-            asyncio.create_task(_keep(workers.run, stopping)),
+            asyncio.create_task(_keep(api, settings, stopping)),
+            asyncio.create_task(_keep(workers, settings, stopping)),
             asyncio.create_task(_announce(settings)),
         ]
         if server is not None:
             tasks.append(asyncio.create_task(_keep_server(server)))
         stop = asyncio.create_task(stopping.wait())
-        code = await _first_verdict(tasks, stop)
-        stopping.set()
-        _say("camserve is stopping; what is running is finished first")
-        # the API first: the requests that it still answers need the workers
-        await api.stop(settings.drain_s + 5)
-        await workers.stop(settings.drain_s + 10)
-        for task in (*tasks, stop):
-            task.cancel()
-        await asyncio.gather(*tasks, stop, return_exceptions=True)
-    return code
+        try:
+            return await _first_verdict(tasks, stop)
+        finally:
+            stopping.set()
+            _say("camserve is stopping; what is running is finished first")
+            # the API first: the requests that it still answers need the workers
+            await api.stop(settings.drain_s + 5)
+            await workers.stop(settings.drain_s + 10)
+            for task in (*tasks, stop):
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
 
 
 async def _first_verdict(tasks: list[asyncio.Task[int | None]], stop: asyncio.Task[bool]) -> int:
@@ -131,16 +163,19 @@ async def _first_verdict(tasks: list[asyncio.Task[int | None]], stop: asyncio.Ta
     return 0
 
 
-async def _keep(run: Callable[[], Awaitable[int]], stopping: asyncio.Event) -> int | None:
+async def _keep(part: _Part, settings: Settings, stopping: asyncio.Event) -> int | None:
     """Run a part again when it dies; its exit code if a restart cannot help."""
     while True:
-        code = await run()
+        code = await part.run(settings.drain_s)
         if stopping.is_set():
             return None
         if code == CONFIGURATION_ERROR:
             return code
         _say(f"camserve: a part ended with code {code} and is started again")
-        await asyncio.sleep(RESTART_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RESTART_S):
+                await stopping.wait()
+                return None
 
 
 async def _keep_server(server: EmbeddedServer) -> None:
@@ -156,11 +191,16 @@ async def _announce(settings: Settings) -> None:
     while not await asyncio.to_thread(_is_ready, settings):  # noqa: ASYNC110 - another process
         await asyncio.sleep(READY_LOOK_S)
     url = f"http://{_reachable(settings.host)}:{settings.port}"
-    sample = settings.models_dir / "shapes" / "samples" / "star.png"
+    _say(f"\ncamserve is ready on {url} (documentation: {url}/docs)\n")
+    names = sorted(path.parent.name for path in settings.models_dir.glob("*/card.toml"))
+    if not names:
+        _say(f"There is no model in {settings.models_dir}: see docs/models.md\n")
+        return
+    model = "shapes" if "shapes" in names else names[0]
+    sample = settings.models_dir / model / "samples" / "star.png"
     picture = sample if sample.exists() else "PICTURE"
     _say(
-        f"\ncamserve is ready on {url} (documentation: {url}/docs)\n\nTry:\n\n"
-        f"  curl -F model=shapes -F input=@{picture} -H 'Accept: image/png' \\\n"
+        f"Try:\n\n  curl -F model={model} -F input=@{picture} -H 'Accept: image/png' \\\n"
         f"       {url}/v1/explanations -o overlay.png\n"
     )
 

@@ -104,8 +104,20 @@ def test_near_names_are_few_and_quick() -> None:
     assert time.process_time() - started < 1
 
 
+def test_an_unknown_model_among_many() -> None:
+    error = errors.ModelNotFound("zzz", [f"model-{i}" for i in range(12)])
+    assert str(error).endswith("'model-7', among others")
+    assert error.extensions["near"] == []
+    assert len(error.extensions["models"]) == 10
+    few = errors.ModelNotFound("shape", ["shapes", "other"])
+    assert few.extensions["near"] == ["shapes"]
+    assert few.extensions["models"] == ["other", "shapes"]
+    assert "among" not in str(errors.ModelNotFound("zzz", ["a"]))
+
+
 def test_messages_say_the_remedy() -> None:
-    assert "0 to 3" in str(errors.ClassIndexOutOfRange(9, 4))
+    assert "4 classes, 0 to 3" in str(errors.ClassIndexOutOfRange(9, 4))
+    assert "one class, of index 0" in str(errors.ClassIndexOutOfRange(9, 1))
     assert "'heart'" in str(errors.UnknownLabel("hart", ["heart"]))
     assert "'stage1'" in str(errors.LayerNotFound("stage", ["stage1"]))
     assert "python -m workers" in str(errors.NoWorker("m"))

@@ -27,10 +27,13 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str) -> 
     """Run one worker until SIGTERM, SIGINT or the end of its parent."""
     redis = connect(redis_url)
     options = queue_options(settings)
+    repository = scan(settings.models_dir)
+    for error in repository.invalid.values():
+        logger.warning("a model is left out: %s", error)
     loop = WorkerLoop(
         queue=WorkerQueue(redis, options, worker),
         registry=Registry(redis, options),
-        repository=scan(settings.models_dir),
+        repository=repository,
         settings=settings,
         worker=worker,
         device=device,

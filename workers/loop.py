@@ -94,12 +94,12 @@ class WorkerLoop:
     async def _preload(self) -> None:
         # raises on a device that cannot explain: such a worker ends before it takes a job
         await self._thread.run(partial(warm_up, self._device), "the warm-up network")
-        self._presence.warm = True
         if self._settings.preload == "local":
             for entry in self._repository.entries.values():
                 if entry.is_local:
                     with contextlib.suppress(CamserveError):  # its published card says why
                         await self._load(entry.name)
+        self._presence.warm = True
         await self._pacing.persist(self._heartbeat)
         logger.info(
             "worker ready on %s: %s",

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from camserve.contracts.cards import ModelCard
 from camserve.contracts.requests import MODEL_NAME
-from camserve.errors import InvalidCard
+from camserve.errors import InvalidCard, near_names
 
 __all__ = ["CARD_FILE", "Entry", "Repository", "model_names", "scan"]
 
@@ -97,9 +97,7 @@ def _read(name: str, path: Path) -> Entry:
         text = path.read_bytes()
         card = ModelCard.model_validate(tomllib.loads(text.decode()))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the card"
-        raise InvalidCard(f"model {name!r}, {CARD_FILE}: {field}: {first['msg']}") from error
+        raise InvalidCard(f"model {name!r}, {CARD_FILE}: {_finding(error)}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidCard(f"model {name!r}, {CARD_FILE}: {error}") from error
     entry = Entry(name, path.parent, card, version="")
@@ -107,6 +105,24 @@ def _read(name: str, path: Path) -> Entry:
         return Entry(name, path.parent, card, version=_digest(text, _files(entry)))
     except OSError as error:
         raise InvalidCard(f"model {name!r}: its files cannot be read: {error}") from error
+
+
+def _finding(error: ValidationError) -> str:
+    """The first thing that is wrong with a card, in an operator's words."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "the card"
+    if first["type"] == "extra_forbidden":
+        near = near_names(field, ModelCard.model_fields)
+        return f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if first["type"] == "missing":
+        return f"the field {field!r} is missing"
+    if field == "source":
+        advice = "; TorchScript cannot be hooked" if "script" in str(first["input"]).lower() else ""
+        return (
+            f"source {first['input']!r} is none of export:FILE.pt2, transformers:NAME and "
+            f"factory:package.module:callable{advice}: the recommended way is torch.export.save"
+        )
+    return f"{field}: {str(first['msg']).removeprefix('Value error, ')}"
 
 
 def _files(entry: Entry) -> list[Path]:

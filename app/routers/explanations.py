@@ -6,10 +6,11 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from app.answers import answer, explanation_response
-from app.documentation import CREATE_BODY, FLAT_QUERY, problems
-from app.negotiation import JSON, NPY, PICTURES, Preference, choose_form, parse_prefer
+from app.documentation import CREATE_BODY, FLAT_QUERY, header, problems
+from app.negotiation import JSON, NPY, PICTURES, SHORT_NAMES, Preference, choose_form, parse_prefer
 from app.representations import explanation_href
 from app.results import failure_of, fetch
 from app.state import AppState, State
@@ -17,7 +18,7 @@ from app.submission import Submission, submit, wait
 from app.uploads import read_request
 from camserve.broker import JobRecord
 from camserve.contracts.explanations import Explanation
-from camserve.errors import CamserveError, ExplanationNotFound
+from camserve.errors import CamserveError, ExplanationNotFound, InvalidRequest
 
 __all__ = ["ExplanationId", "router"]
 
@@ -35,21 +36,35 @@ _PICTURE_CONTENT: dict[str, Any] = {
     summary="Explain",
     response_model=Explanation,
     responses={
-        200: {"content": _PICTURE_CONTENT, "description": "Done, in the form that was asked for."},
-        202: {"model": Explanation, "description": "Accepted; `Location` says where to look."},
+        200: {
+            "content": _PICTURE_CONTENT,
+            "description": "Done, in the form that was asked for.",
+            "headers": header("Location"),
+        },
+        202: {
+            "model": Explanation,
+            "description": "Accepted; `Location` says where to look.",
+            "headers": header("Location", "Preference-Applied"),
+        },
         **problems(400, 404, 406, 409, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={"requestBody": CREATE_BODY, "parameters": FLAT_QUERY},
 )
-async def create(
+async def explain(
     request: Request,
     state: State,
     as_form: Annotated[
-        str | None, Query(alias="as", description="json, npy, png, jpeg or webp; wins over Accept.")
+        str | None,
+        Query(alias="as", description="Form of the answer; wins over Accept."),
+        WithJsonSchema({"type": "string", "enum": list(SHORT_NAMES)}),
     ] = None,
     idempotency_key: Annotated[
         str | None,
-        Header(max_length=255, description="A repeated key gives the first explanation again."),
+        Header(
+            min_length=1,
+            max_length=255,
+            description="A repeated key gives the first explanation again.",
+        ),
     ] = None,
     prefer: Annotated[
         list[str] | None,
@@ -68,6 +83,11 @@ async def create(
     form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
     asked, uploads = await read_request(request, state.settings)
+    if form in PICTURES and asked.output.size == "feature":
+        raise InvalidRequest(
+            "a picture of the feature grid has a pixel a cell: use size=input&upsampling=nearest",
+            field="output.size",
+        )
     submission = await submit(
         state,
         asked,
@@ -77,9 +97,9 @@ async def create(
     )
     record = await _outcome(state, submission, preference)
     headers = {"Location": explanation_href(record.id)}
-    if applied := preference.applied(state.settings.sync_wait_s):
-        headers["Preference-Applied"] = applied
     if not record.is_terminal:
+        if applied := preference.applied(state.settings.sync_wait_s):
+            headers["Preference-Applied"] = applied
         return await explanation_response(state, record, 202, headers)
     try:
         if failure := failure_of(record):
@@ -106,7 +126,7 @@ async def _outcome(state: AppState, submission: Submission, preference: Preferen
 @router.get(
     "/{explanation_id}", summary="Read", response_model=Explanation, responses=problems(404, 503)
 )
-async def read(explanation_id: ExplanationId, state: State) -> Response:
+async def read_explanation(explanation_id: ExplanationId, state: State) -> Response:
     """The explanation in its present state, with its results once it has succeeded."""
     record = await fetch(state, explanation_id)
     return await explanation_response(state, record)
@@ -115,7 +135,7 @@ async def read(explanation_id: ExplanationId, state: State) -> Response:
 @router.delete(
     "/{explanation_id}", summary="Cancel", response_model=Explanation, responses=problems(404, 503)
 )
-async def cancel(explanation_id: ExplanationId, state: State) -> Response:
+async def cancel_explanation(explanation_id: ExplanationId, state: State) -> Response:
     """Cancel what is queued, ask a running one to stop, leave a finished one as it is.
 
     Answers with the explanation as it then is; safe to repeat.

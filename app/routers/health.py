@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from app.answers import json_response
 from app.state import State
@@ -14,10 +15,10 @@ __all__ = ["router"]
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", summary="Alive", response_class=Response)
+@router.get("/livez", summary="Alive", response_class=PlainTextResponse)
 async def livez() -> Response:
     """200 as long as the process answers at all; touches nothing else."""
-    return Response("ok\n", media_type="text/plain")
+    return PlainTextResponse("ok\n")
 
 
 @router.get(

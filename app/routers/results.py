@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from app.answers import as_maps, as_pictures, map_response
+from app.answers import VARY, as_maps, as_pictures, map_response
 from app.documentation import binary, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
 from app.results import fetch_finished
@@ -59,7 +59,7 @@ async def read_map(
     if form == NPY:
         body = await as_maps(state, done, [number], options)
         disposition = f'attachment; filename="{explanation_id}-{number}.npy"'
-        return Response(body, media_type=NPY, headers={"Content-Disposition": disposition})
+        return Response(body, media_type=NPY, headers={**VARY, "Content-Disposition": disposition})
     return await map_response(state, done, number, options)
 
 
@@ -84,4 +84,5 @@ async def read_overlay(
     done = await fetch_finished(state, explanation_id)
     options = PictureOptions(**query.model_dump(exclude={"as_form"}))
     done.check_row(number)
-    return Response(await as_pictures(state, done, [number], options, form), media_type=form)
+    body = await as_pictures(state, done, [number], options, form)
+    return Response(body, media_type=form, headers=VARY)

@@ -10,4 +10,10 @@ __all__ = ["Message"]
 class Message(BaseModel):
     """A value that crosses a wire. Immutable; an unknown field is an error that names it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        # an answer has all its members, and a client generated from its schema may rely on that
+        json_schema_serialization_defaults_required=True,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import CardState, InputSpec
@@ -51,6 +51,9 @@ def _is_absent(value: object) -> bool:
 
 class MapSummary(Message):
     """The map at the feature layer's resolution, signed, and where to fetch the finished one."""
+
+    # two of its members may be absent
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     shape: tuple[int, ...] = Field(description="Feature layer's grid.")
     dtype: str = "float32"
@@ -100,6 +103,9 @@ class Explanation(Message):
     completed_at: datetime | None = None
     deadline_at: datetime
     attempts: int = Field(description="How often a worker began it.")
+    cancel_requested: bool = Field(
+        default=False, description="Whether DELETE was sent; a running one stops when it can."
+    )
     results: tuple[ResultSummary, ...] = ()
     timings_ms: Timings = Timings()
     error: FailureMessage | None = None
@@ -112,6 +118,7 @@ class MapArray(Message):
     shape: tuple[int, ...]
     dtype: str = "float32"
     convention: str
+    reduction_layer: str = Field(description="What was differentiated.")
     data: Numbers = Field(description="Rows of numbers; null where one is not finite.")
 
 

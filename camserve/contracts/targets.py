@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from camserve.contracts.base import Message
 
 __all__ = [
+    "REDUCTION_PARAMETERS",
     "TARGET_KEYS",
     "ClassIndexTarget",
     "ClassLabelTarget",
     "ReductionName",
     "ReductionParameters",
     "ReductionTarget",
+    "Takes",
     "Target",
     "TopTarget",
 ]
@@ -87,11 +89,47 @@ class ReductionParameters(Message):
     index: Index | None = None
 
 
+class Takes(NamedTuple):
+    """The parameters that a reduction must have, and those that it may have."""
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+REDUCTION_PARAMETERS: dict[ReductionName, Takes] = dict.fromkeys(
+    get_args(ReductionName), Takes()
+) | {
+    "class_score": Takes(required=("class_index",)),
+    "class_margin": Takes(required=("class_index",), optional=("against",)),
+    "log_odds": Takes(required=("class_index",)),
+    "output": Takes(optional=("index",)),
+}
+
+
 class ReductionTarget(Message):
     """A named reduction: a differentiable scalar of the reduction layer's output."""
 
     reduction: ReductionName = Field(description="Name of the reduction.", examples=["entropy"])
     params: ReductionParameters = ReductionParameters()
+
+    @model_validator(mode="after")
+    def _fitting_parameters(self) -> Self:
+        takes = REDUCTION_PARAMETERS[self.reduction]
+        allowed = (*takes.required, *takes.optional)
+        for name in ReductionParameters.model_fields:
+            given = getattr(self.params, name) is not None
+            if name in takes.required and not given:
+                raise ValueError(f"reduction {self.reduction!r} needs params.{name}")
+            if given and name not in allowed:
+                raise ValueError(
+                    f"reduction {self.reduction!r} does not take params.{name}: it takes "
+                    f"{' and '.join(allowed) or 'no parameters'}"
+                )
+        if self.params.against is not None and self.params.against == self.params.class_index:
+            raise ValueError(
+                f"class_margin of class {self.params.against} against itself is always 0"
+            )
+        return self
 
     @property
     def count(self) -> int:

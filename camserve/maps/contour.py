@@ -26,7 +26,7 @@ def with_contours(
     name: str,
     lowest: float,
 ) -> Image.Image:
-    """`picture` (RGB) with smooth lines where `unit` (h, w) passes the `LEVELS` from `lowest` up.
+    """`picture` (RGB) with smooth lines where `unit` (h, w) passes `lowest` and the `LEVELS` above.
 
     A line has the colour of its level in the colour map `name`, on a dark rim so that it shows on
     bright and on dark ground. There are none outside the box that holds `mask`, and none in a box
@@ -42,9 +42,7 @@ def with_contours(
     width = max(1.5, min(unit.shape) / 160.0)
     corner = (box[1].start, box[0].start)
     result = picture.copy()
-    for level in LEVELS:
-        if level < lowest:
-            continue
+    for level in _levels(lowest):
         # To first order, how many pixels away the map has this level.
         distance = np.abs(values - np.float32(level)) / slope
         red, green, blue = (int(c) for c in colormap(name)[round(255 * level)])
@@ -58,6 +56,11 @@ def with_contours(
                 ink, (*corner, corner[0] + stencil.width, corner[1] + stencil.height), stencil
             )
     return result
+
+
+def _levels(lowest: float) -> list[float]:
+    """`LEVELS` from `lowest` up, and `lowest` itself unless it is 0: where the evidence begins."""
+    return sorted({level for level in (lowest, *LEVELS) if level >= lowest and level > 0.0})
 
 
 def _seen(shape: tuple[int, ...], mask: NDArray[np.bool_] | None) -> tuple[slice, slice]:

@@ -96,8 +96,9 @@ def present(
 ) -> FloatArray:
     """The map that a convention makes of one target's signed maps, one array (*S) per layer.
 
-    Order: ReLU, normalisation of each layer, resampling, clip at 0, fusion, final normalisation;
-    each where the convention has it. Returns float32, or float64 for float64 maps.
+    Order: ReLU, normalisation of each layer, resampling, clip at 0 (and at 1, where nothing scales
+    what an overshooting kernel puts above it), fusion, final normalisation; each where the
+    convention has it. Returns float32, or float64 for float64 maps.
 
     `sampler` brings a map to the asked-for grid (`Sampler`, or any function); None stays at feature
     resolution. The method is `upsampling`, else the sampler's own, else the convention's; `none`
@@ -115,6 +116,8 @@ def present(
     maps = _meet(maps, facts.upsampling) if sample is None else [sample(m) for m in maps]
     if facts.relu:
         maps = [np.maximum(values, 0.0) for values in maps]
+    if facts.per_layer == "min_max" and facts.final == "none":
+        maps = [np.minimum(values, 1.0) for values in maps]
     fused = _fuse(maps, fusion or facts.fusion)
     if facts.final == "none":
         return fused

@@ -43,14 +43,19 @@ def unit_ranges(
 
 
 def to_unit(
-    maps: Sequence[FloatArray], *, shared: bool = False, masks: Sequence[Mask | None] | None = None
+    maps: Sequence[FloatArray],
+    *,
+    limits: Sequence[tuple[float, float]] | None = None,
+    shared: bool = False,
+    masks: Sequence[Mask | None] | None = None,
 ) -> list[NDArray[np.float32]]:
-    """The maps scaled to [0, 1] by `unit_ranges`, float32 and of the same shapes.
+    """The maps scaled to [0, 1] by `limits`, one pair per map, float32 and of the same shapes.
 
-    A flat map becomes zeros, and so does what is not finite or not in the mask.
+    limits: by default the `unit_ranges`; what lies beyond is clipped. A flat map becomes zeros, and
+    so does what is not finite or not in the mask. Raises ValueError if the counts differ.
     """
     chosen = [None] * len(maps) if masks is None else list(masks)
-    ranges = unit_ranges(maps, shared=shared, masks=chosen)
+    ranges = unit_ranges(maps, shared=shared, masks=chosen) if limits is None else limits
     return [_scaled(*item) for item in zip(maps, ranges, chosen, strict=True)]
 
 

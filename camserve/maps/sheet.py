@@ -7,25 +7,35 @@ from typing import Final
 
 from PIL import Image
 
-__all__ = ["sheet"]
+__all__ = ["sheet", "sheet_size"]
 
 _GAP_PX: Final = 8
+
+Size = tuple[int, int]
 
 
 def sheet(pictures: Sequence[Image.Image], rows: Sequence[int]) -> Image.Image:
     """All pictures on white; `rows[i]`, ascending, says in which row picture i stands."""
-    lines: dict[int, list[Image.Image]] = {}
-    for picture, row in zip(pictures, rows, strict=True):
-        lines.setdefault(row, []).append(picture)
-    widths = [sum(p.width for p in line) + _GAP_PX * (len(line) - 1) for line in lines.values()]
-    heights = [max(p.height for p in line) for line in lines.values()]
-    whole = Image.new("RGB", (max(widths), sum(heights) + _GAP_PX * (len(lines) - 1)), "white")
-    top = 0
-    for line, height in zip(lines.values(), heights, strict=True):
-        left = 0
-        for picture in line:
-            mask = picture if picture.mode == "RGBA" else None
-            whole.paste(picture, (left, top), mask)
-            left += picture.width + _GAP_PX
-        top += height + _GAP_PX
+    size, corners = _layout([picture.size for picture in pictures], rows)
+    whole = Image.new("RGB", size, "white")
+    for picture, corner in zip(pictures, corners, strict=True):
+        whole.paste(picture, corner, picture if picture.mode == "RGBA" else None)
     return whole
+
+
+def sheet_size(sizes: Sequence[Size], rows: Sequence[int]) -> Size:
+    """(width, height) of the sheet of pictures of those sizes (width, height)."""
+    return _layout(sizes, rows)[0]
+
+
+def _layout(sizes: Sequence[Size], rows: Sequence[int]) -> tuple[Size, list[Size]]:
+    """The size of the sheet, and the upper left corner of each picture on it."""
+    corners: list[Size] = []
+    left = top = right = bottom = 0
+    for index, (width, height) in enumerate(sizes):
+        if index and rows[index] != rows[index - 1]:
+            left, top = 0, bottom + _GAP_PX
+        corners.append((left, top))
+        right, bottom = max(right, left + width), max(bottom, top + height)
+        left += width + _GAP_PX
+    return (right, bottom), corners

@@ -33,9 +33,16 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def finished(
-    *uploads: bytes, maps: list[np.ndarray] | None = None, spec: InputSpec = SPEC, **job: Any
+    *uploads: bytes,
+    maps: list[np.ndarray] | None = None,
+    spec: InputSpec = SPEC,
+    computed: str | None = None,
+    **job: Any,
 ) -> tuple[Finished, dict[int, bytes]]:
-    """A done explanation of `uploads`, with as many maps for each as there are."""
+    """A done explanation of `uploads`, with as many maps for each as there are.
+
+    computed: the reduction layer that the worker used, where the job names none.
+    """
     prepared = [prepare(Upload(upload), spec, Settings()) for upload in uploads]
     signed = maps or [SIGNED] * len(uploads)
     per_input = len(signed) // len(uploads)
@@ -44,7 +51,8 @@ def finished(
         for n in range(len(signed))
     )
     result = JobResult(
-        model_version="1", feature_layer="f", reduction_layer="r", rows=rows, compute_ms=1,
+        model_version="1", feature_layer="f", rows=rows, compute_ms=1,
+        reduction_layer=job.get("reduction_layer") or computed or "output",
         batch_size=1, worker="w", device="cpu",
     )  # fmt: skip
     document = Job(

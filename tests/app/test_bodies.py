@@ -15,10 +15,11 @@ from camserve.errors import (
     InvalidRequest,
     MalformedRequest,
     TooLarge,
+    UnreadableImage,
     UnsupportedMediaType,
 )
 from camserve.settings import Settings
-from tests.app.front import Front, png
+from tests.app.front import Front, png, problem
 from tests.app.requests import read, read_stream
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +167,37 @@ async def test_options_in_the_query_of_a_form_or_document_are_refused() -> None:
     assert caught.value.extensions["field"] == "alpha"
     with pytest.raises(InvalidRequest, match="options go into the body"):
         await read(data={"model": "toy"}, files={"input": PICTURE}, params={"top": "1"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"json": {"model": "toy"}},
+        {"data": {"model": "toy"}, "files": {"input": PICTURE}},
+        {"content": PICTURE},
+    ],
+)
+async def test_a_form_of_the_answer_is_given_once(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="as is given 2 times") as caught:
+        await read(params={"as": ["png", "npy"]}, **body)
+    assert caught.value.extensions["field"] == "as"
+
+
+async def test_an_archive_of_arrays_is_told_from_an_array(front: Front) -> None:
+    file = io.BytesIO()
+    np.savez(file, x=np.zeros(3))
+    for body in (
+        {"content": file.getvalue(), "params": {"model": "toy"}},
+        {"data": {"model": "toy"}, "files": {"input": ("x.npz", file.getvalue())}},
+    ):
+        with pytest.raises(UnreadableImage, match=r"a \.npy file, not \.npz") as caught:
+            await read(**body)
+        assert caught.value.extensions["input"] == 0
+    response = await front.post(file.getvalue())
+    assert ".npz" in problem(response, 415, "unreadable_image")["detail"]
+    tensor = {"npy_base64": base64.b64encode(file.getvalue()).decode()}
+    with pytest.raises(InvalidRequest, match=r"a \.npz is none"):
+        await read(json={"model": "toy", "inputs": [{"tensor": tensor}]})
 
 
 def npy(array: np.ndarray) -> bytes:

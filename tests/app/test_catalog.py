@@ -13,7 +13,8 @@ from camserve.broker import Begun
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
-from camserve.errors import CamserveError, InvalidCard, ModelUnavailable
+from camserve.contracts.requests import ExplanationRequest
+from camserve.errors import CamserveError, InvalidCard, InvalidRequest, ModelUnavailable
 from tests.app.front import CARD, Front, problem, running_front
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +187,8 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
      "class_index_out_of_range", "0 to 4"),
     ({"reduction": "class_margin", "params": '{"class_index": 1, "against": 7}'}, 422,
      "class_index_out_of_range", "0 to 4"),
+    ({"reduction": "output", "params": '{"index": 5}'}, 422, "invalid_request", "0 to 4"),
+    ({"reduction": "output"}, 422, "invalid_request", "give index, 0 to 4"),
     ({"feature_layer": "feature"}, 404, "layer_not_found", "'features'"),
     ({"reduction_layer": "sofmax"}, 404, "layer_not_found", "'softmax'"),
 ]  # fmt: skip
@@ -202,7 +205,9 @@ async def test_what_the_card_contradicts(
 CONVENTIONS = [
     ({"convention": "matlab"}, {}, "softmax"),
     ({"convention": "matlab"}, {"task": "multi-label"}, "sigmoid"),
-    ({"convention": "matlab"}, {"task": "segmentation"}, None),
+    ({"convention": "matlab"}, {"task": "segmentation"}, "softmax"),
+    ({"convention": "matlab"}, {"task": "regression"}, None),
+    ({"convention": "pytorch-grad-cam"}, {"task": "segmentation"}, None),
     ({"convention": "matlab"}, {"scores": "probabilities"}, None),
     ({"convention": "matlab", "reduction_layer": "head"}, {}, "head"),
     ({"convention": "camserve"}, {}, None),
@@ -216,6 +221,34 @@ async def test_matlab_scores_probabilities(
     await front.publish(CARD.model_copy(update=card))
     _, job, _ = await front.done(front.post(params=params))
     assert job.reduction_layer == layer
+
+
+ONE = CARD.model_copy(update={"classes": 1, "labels": ()})
+OF_ONE: list[tuple[dict[str, Any], str]] = [
+    ({"class_index": 1}, "the model has one class, of index 0"),
+    ({"top": 2}, "the model has only 1 class"),
+    ({"reduction": "output", "params": {"index": 1}}, "it has one value, of index 0"),
+    ({"reduction": "class_margin", "params": {"class_index": 0}}, "has one output"),
+]
+
+
+@pytest.mark.parametrize(("target", "detail"), OF_ONE)
+def test_a_model_of_one_class(target: dict[str, Any], detail: str) -> None:
+    asked = ExplanationRequest.model_validate({"model": "toy", "targets": [target]})
+    with pytest.raises(InvalidRequest) as caught:
+        resolve_targets(asked.targets, ONE)
+    assert str(caught.value).endswith(detail)
+
+
+def test_the_values_of_another_layer_are_not_known_here() -> None:
+    document = {"model": "toy", "targets": [{"reduction": "output", "params": {"index": 5}}]}
+    targets = ExplanationRequest.model_validate(document).targets
+    assert resolve_targets(targets, CARD, "head") == targets
+    own = CARD.model_copy(update={"reduction_layer": "head"})
+    assert resolve_targets(targets, own) == targets
+    for layer in (None, "softmax"):
+        with pytest.raises(InvalidRequest, match="0 to 4"):
+            resolve_targets(targets, CARD, layer)
 
 
 def test_a_model_without_classes_takes_any_index() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from typing import Any
 
 import pytest
 
 from app.documents import inline_uploads, parse_document, validated
+from camserve.contracts.options import MapOptions, PictureOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import InvalidRequest, MalformedRequest
 from camserve.settings import Settings
@@ -38,16 +40,22 @@ def test_what_is_no_object_is_malformed(text: bytes) -> None:
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"modle": 1}, "modle", "unknown field 'modle'"),
     ({"output": {"alfa": 1}}, "output.alfa", "unknown field 'alfa'"),
-    ({"output": {"alpha": 1.5}}, "output.alpha", "less than or equal to 1"),
-    ({"output": {"size": "huge"}}, "output.size", "pattern"),
-    ({"targets": []}, "targets", "at least 1"),
+    ({"output": {"alpha": 1.5}}, "output.alpha", "must be at most 1"),
+    ({"output": {"size": "huge"}}, "output.size", "must be one of `original`: the upload's"),
+    ({"output": {"colour_map": "jet"}}, "output.colour_map", "did you mean 'colormap'?"),
+    ({"output": {"alpha": "x"}}, "output.alpha", "must be a number"),
+    ({"output": {"color_bar": "x"}}, "output.color_bar", "must be true or false"),
+    ({"output": 3}, "output", "must be an object"),
+    ({"targets": []}, "targets", "needs at least 1"),
+    ({"targets": 3}, "targets", "must be a list"),
+    ({"targets": [{"class_index": []}]}, "targets.0.class_index", "needs at least 1"),
     ({"targets": [{"class_index": 1, "top": 2}]}, "targets.0", "exactly one of"),
     ({"targets": [{}]}, "targets.0", "exactly one of"),
-    ({"targets": [{"top": 0}]}, "targets.0.top", "greater than or equal to 1"),
-    ({"targets": [{"top": "3"}]}, "targets.0.top", "integer"),
-    ({"targets": [{"class_index": -1}]}, "targets.0.class_index", "greater than or equal to 0"),
-    ({"targets": [{"class_index": 1.5}]}, "targets.0.class_index", "integer"),
-    ({"targets": [{"class_index": [0, "x"]}]}, "targets.0.class_index.1", "integer"),
+    ({"targets": [{"top": 0}]}, "targets.0.top", "must be at least 1"),
+    ({"targets": [{"top": "3"}]}, "targets.0.top", "must be a whole number"),
+    ({"targets": [{"class_index": -1}]}, "targets.0.class_index", "must be at least 0"),
+    ({"targets": [{"class_index": 1.5}]}, "targets.0.class_index", "must be a whole number"),
+    ({"targets": [{"class_index": [0, "x"]}]}, "targets.0.class_index.1", "must be a whole number"),
     ({"targets": [{"class_index": 1, "extra": 2}]}, "targets.0.extra", "unknown field 'extra'"),
     ({"targets": [{"reduction": "sums"}]}, "targets.0.reduction", "'sum'"),
     (
@@ -57,9 +65,27 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"inputs": [{}]}, "inputs.0", "exactly one of image, tensor"),
     ({"inputs": [{"image": {"base64": ""}, "tensor": {}}]}, "inputs.0", "exactly one of"),
-    ({"inputs": [{"image": {"url": "http://x"}}]}, "inputs.0.image.base64", "required"),
+    (
+        {"targets": [{"reduction": "class_margin", "params": {"class_idx": 1}}]},
+        "targets.0.params.class_idx",
+        "did you mean 'class_index'?",
+    ),
+    ({"targets": [{"reduction": "class_score"}]}, "targets.0.reduction", "needs params.class_in"),
+    (
+        {"targets": [{"reduction": "sum", "params": {"class_index": 1}}]},
+        "targets.0.reduction",
+        "does not take params.class_index: it takes no parameters",
+    ),
+    (
+        {"targets": [{"reduction": "class_margin", "params": {"class_index": 1, "against": 1}}]},
+        "targets.0.reduction",
+        "against itself",
+    ),
+    ({"inputs": [{"image": {"url": "http://x"}}]}, "inputs.0.image.url", "unknown field 'url'"),
+    ({"inputs": [{"image": {"bas64": "x"}}]}, "inputs.0.image.bas64", "did you mean 'base64'?"),
+    ({"inputs": [{"image": {}}]}, "inputs.0.image.base64", "is required"),
     ({"convention": "captun"}, "convention", "'captum'"),
-    ({"deadline_ms": 0}, "deadline_ms", "greater than or equal to 1"),
+    ({"deadline_ms": 0}, "deadline_ms", "must be at least 1"),
     ({"model": ""}, "model", "at least 1 character"),
 ]
 
@@ -74,6 +100,24 @@ def test_what_is_wrong_is_named_by_its_path(
     assert caught.value.extensions["field"] == field, findings
     assert detail in str(caught.value)
     assert str(caught.value).startswith(field)
+    for finding in findings:  # pydantic's own words are of Python
+        assert not re.search(r"Tuple|tuple|Input should|String|Field|pattern", finding["detail"])
+
+
+def test_a_misspelt_field_comes_before_the_one_that_is_missing() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validated({"modle": "toy", "output": {"alpha": 2}}, SETTINGS)
+    findings = {f["field"]: f["detail"] for f in caught.value.extensions["errors"]}
+    assert list(findings) == ["modle", "model", "output.alpha"]
+    assert findings["modle"] == "unknown field 'modle'; did you mean 'model'?"
+
+
+def test_only_sizes_have_a_pattern() -> None:
+    """So that what is said of a pattern that does not fit may speak of sizes."""
+    for model in (ExplanationRequest, MapOptions, PictureOptions):
+        text = json.dumps(model.model_json_schema())
+        patterns = set(re.findall(r'"pattern": "(.*?)"', text))
+        assert {pattern[:10] for pattern in patterns} == {"^(original"}
 
 
 def test_several_mistakes_are_all_told() -> None:

@@ -42,6 +42,7 @@ def test_406_names_what_is_possible(accept: str) -> None:
 
 def test_as_wins_over_accept() -> None:
     assert choose_form(["application/json"], "webp", FORMS) == "image/webp"
+    assert choose_form([], "jpg", FORMS) == choose_form([], "jpeg", FORMS) == "image/jpeg"
     with pytest.raises(NotAcceptable, match="png, jpeg, webp") as caught:
         choose_form(["*/*"], "npy", PICTURES)
     assert caught.value.extensions["possible"] == ["png", "jpeg", "webp"]

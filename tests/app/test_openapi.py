@@ -59,6 +59,7 @@ def references(node: object) -> Iterator[str]:
 
 def test_every_reference_leads_somewhere() -> None:
     known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    known |= {f"#/components/headers/{name}" for name in DOCUMENT["components"]["headers"]}
     used = set(references(DOCUMENT))
     assert used <= known
     assert known - used <= {"#/components/schemas/Problem"}, "an unused schema confuses"
@@ -102,6 +103,46 @@ def test_the_three_bodies_are_described() -> None:
         assert query[name]["schema"], name
     assert set(CREATE["responses"]["200"]["content"]) == {JSON, NPY, *PICTURES}
     assert "202" in CREATE["responses"]
+
+
+def test_operations_have_names_for_generated_clients() -> None:
+    names = [one["operationId"] for path in DOCUMENT["paths"].values() for one in path.values()]
+    explanations = {"explain", "read_explanation", "cancel_explanation", "read_map", "read_overlay"}
+    others = {"list_models", "read_model", "livez", "readyz"}
+    assert len(names) == len(set(names))
+    assert set(names) == explanations | others
+
+
+def test_headers_of_answers_are_described() -> None:
+    answers = CREATE["responses"]
+    assert set(answers["200"]["headers"]) == {"Location", "X-Request-ID"}
+    assert set(answers["202"]["headers"]) == {"Location", "Preference-Applied", "X-Request-ID"}
+    assert set(answers["429"]["headers"]) == {"Retry-After", "X-Request-ID"}
+    for path in DOCUMENT["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                assert "X-Request-ID" in response["headers"]
+
+
+def test_repeatable_fields_are_arrays() -> None:
+    form = CREATE["requestBody"]["content"]["multipart/form-data"]
+    query = {p["name"]: p for p in CREATE["parameters"]}
+    for name in ("class_index", "class_label", "reduction"):
+        assert form["schema"]["properties"][name]["type"] == "array"
+        assert form["encoding"][name]["explode"] is True
+        assert query[name]["schema"]["type"] == "array"
+        assert query[name]["explode"] is True
+    assert query["as"]["schema"]["enum"] == ["json", "npy", "png", "jpeg", "webp"]
+
+
+def test_members_of_answers_are_promised() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    explanation = schemas["Explanation"]
+    assert set(explanation["required"]) == set(explanation["properties"])
+    assert not {"data", "npy_base64"} & set(schemas["MapSummary"]["required"])
+    assert schemas["ExplanationRequest"]["required"] == ["model"]
+    alive = DOCUMENT["paths"]["/livez"]["get"]["responses"]["200"]
+    assert set(alive["content"]) == {"text/plain"}
 
 
 def test_every_status_of_a_problem_is_described() -> None:

@@ -63,7 +63,9 @@ def test_many_maps_share_the_room() -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_each_convention_is_that_of_the_maps(convention: Any) -> None:
     done, _ = finished(PLAIN, convention=convention)
-    asked = finish_map(finished(PLAIN)[0], 0, MapOptions(convention=convention), ROOM)
+    layer = "softmax" if convention == "matlab" else None
+    plain, _ = finished(PLAIN, reduction_layer=layer)
+    asked = finish_map(plain, 0, MapOptions(convention=convention), ROOM)
     inherited = finish_map(done, 0, MapOptions(), ROOM)
     np.testing.assert_array_equal(asked.values, inherited.values)
     assert asked.convention == inherited.convention == convention
@@ -85,6 +87,66 @@ def test_upsampling() -> None:
     assert torchcam.shape == (4, 4)
     sized = finish_map(done, 0, MapOptions(convention="torchcam", size="original"), ROOM).values
     assert sized.shape == (40, 60)
+    assert sized.max() <= 1
+
+
+def test_a_size_and_an_upsampling_that_contradict_each_other_are_refused_with_a_way() -> None:
+    done, _ = finished(PLAIN, upsampling="nearest")
+    for size in ("original", "input", "30", "640x480"):
+        with pytest.raises(InvalidRequest, match="size=feature") as caught:
+            finish_map(done, 0, MapOptions(upsampling="none", size=size), ROOM)
+        assert caught.value.extensions["field"] == "upsampling"
+    for method in ("nearest", "linear", "bicubic"):
+        asked: Any = {"upsampling": method, "size": "feature"}
+        with pytest.raises(InvalidRequest, match=f"without upsampling={method}"):
+            finish_map(done, 0, MapOptions(**asked), ROOM)
+    at_feature = MapOptions(upsampling="none", size="feature")
+    assert finish_map(done, 0, at_feature, ROOM).values.shape == (4, 4)
+
+
+def test_a_size_that_is_asked_for_later_beats_the_requests_upsampling() -> None:
+    none, _ = finished(PLAIN, upsampling="none")
+    assert finish_map(none, 0, MapOptions(), ROOM).values.shape == (4, 4)
+    cells = finish_map(none, 0, MapOptions(size="original"), ROOM).values
+    assert cells.shape == (40, 60)
+    assert len(np.unique(cells)) <= 16
+    nearest, _ = finished(PLAIN, upsampling="nearest")
+    assert finish_map(nearest, 0, MapOptions(size="feature"), ROOM).values.shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("made_as", "computed", "asked", "allowed"),
+    [
+        ({}, "output", "matlab", False),
+        ({"convention": "captum"}, "output", "matlab", False),
+        ({}, "softmax", "matlab", True),  # of the model's card
+        ({"reduction_layer": "softmax"}, None, "matlab", True),
+        ({"reduction_layer": "head.fc"}, None, "matlab", True),
+        ({"convention": "matlab", "reduction_layer": "softmax"}, None, "camserve", False),
+        ({"convention": "matlab", "reduction_layer": "sigmoid"}, None, "paper", False),
+        ({"convention": "matlab", "reduction_layer": "softmax"}, None, "matlab", True),
+        ({"convention": "matlab", "reduction_layer": "head.fc"}, None, "paper", True),
+        ({"convention": "matlab"}, "output", "camserve", True),  # the model gives probabilities
+        ({"reduction_layer": "softmax"}, None, "torchcam", True),
+    ],
+)
+def test_a_map_is_not_stamped_with_a_convention_that_differentiates_something_else(
+    made_as: dict[str, Any], computed: str | None, asked: Any, *, allowed: bool
+) -> None:
+    done, pictures = finished(PLAIN, computed=computed, **made_as)
+    if allowed:
+        one = finish_map(done, 0, MapOptions(convention=asked), ROOM)
+        assert one.convention == asked
+        picture((done, pictures), convention=asked)
+        return
+    layer = done.result.reduction_layer
+    for size in (None, "feature"):
+        with pytest.raises(InvalidRequest, match=f"differentiated '{layer}'") as caught:
+            finish_map(done, 0, MapOptions(convention=asked, size=size), ROOM)
+        assert "POST" in str(caught.value)
+        assert caught.value.extensions["field"] == "convention"
+    with pytest.raises(InvalidRequest, match=f"convention={asked}"):
+        picture((done, pictures), convention=asked)
 
 
 @pytest.mark.parametrize("view", ["overlay", "heatmap", "side_by_side", "contour"])
@@ -120,6 +182,31 @@ def test_a_picture_larger_than_allowed_is_made_to_fit_or_refused() -> None:
     assert picture(done, max_megapixels=0.06).size == (300, 200)
     with pytest.raises(TooLarge):
         picture(done, max_megapixels=0.06, size="original")
+
+
+@pytest.mark.parametrize("view", ["overlay", "heatmap", "side_by_side", "contour"])
+@pytest.mark.parametrize("color_bar", [False, True])
+@pytest.mark.parametrize("many", [1, 6])
+def test_the_limit_is_of_the_whole_picture(view: Any, many: int, *, color_bar: bool) -> None:
+    """With its neighbour, its colour bar and the gaps of the sheet."""
+    style: dict[str, Any] = {"view": view, "color_bar": color_bar}
+    uploads = [encoded(Image.new("RGB", size)) for size in ((900, 100), (100, 900))]
+    done = finished(*uploads[: min(many, 2)], maps=[SIGNED] * many)
+    drawn = picture(done, tuple(range(many)), max_megapixels=0.08, **style)
+    assert drawn.width * drawn.height <= 80_000
+    assert drawn.width * drawn.height >= 40_000
+    whole = picture(done, tuple(range(many)), size="original", max_megapixels=16, **style)
+    area = whole.width * whole.height / 1e6
+    with pytest.raises(TooLarge, match="smaller size") as caught:
+        picture(done, tuple(range(many)), size="original", max_megapixels=area * 0.999, **style)
+    assert caught.value.extensions["limit"] == area * 0.999
+
+
+def test_a_limit_that_nothing_fits_is_told() -> None:
+    with pytest.raises(TooLarge, match="a picture of 3 maps"):
+        picture(
+            finished(PLAIN, maps=[SIGNED] * 3), (0, 1, 2), max_megapixels=0.0001, color_bar=True
+        )
 
 
 def brightness(drawn: Image.Image) -> float:
@@ -200,7 +287,7 @@ def test_a_sheet_of_everything_stays_within_its_room() -> None:
         assert tracemalloc.get_traced_memory()[1] < 60e6
     finally:
         tracemalloc.stop()
-    assert sheet.width * sheet.height < 3e6
+    assert 0.9e6 < sheet.width * sheet.height <= 1e6
     with pytest.raises(TooLarge, match="64 maps"):
         picture(done, tuple(range(64)), max_megapixels=1, size="original")
 

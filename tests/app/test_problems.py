@@ -51,6 +51,35 @@ async def test_a_wrong_method_is_405_and_says_which_are_right(front: Front) -> N
     document = problem(response, 405, "method_not_allowed")
     assert "PUT" in document["detail"]
     assert response.headers["Allow"] == "POST"
+    response = await front.client.put("/v1/models")
+    assert response.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/v1/models", "/v1/models/toy", "/v1/models/none", "/problems/internal"]
+)
+async def test_head_is_get_without_content(front: Front, path: str) -> None:
+    get, head = await front.client.get(path), await front.client.head(path)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    for name in ("content-type", "content-length"):
+        assert head.headers.get(name) == get.headers.get(name)
+    assert head.headers["X-Request-ID"]
+
+
+async def test_head_where_there_is_no_get(front: Front) -> None:
+    response = await front.client.head("/v1/explanations")
+    assert (response.status_code, response.content) == (405, b"")
+
+
+async def test_a_misspelt_query_parameter_of_a_view(front: Front) -> None:
+    url = "/v1/explanations/x/results/0/overlay"
+    document = problem(
+        await front.client.get(url, params={"colour_map": "jet"}), 422, "invalid_request"
+    )
+    assert document["detail"] == "colour_map: unknown field 'colour_map'; did you mean 'colormap'?"
+    document = problem(await front.client.get(url, params={"size": "big"}), 422, "invalid_request")
+    assert "`640x480`: width x height" in document["detail"]
 
 
 async def test_a_header_that_fastapi_refuses_is_a_problem_too(front: Front) -> None:

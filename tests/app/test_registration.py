@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from app.presentation import finish_map
 from app.sizes import Room
 from camserve.contracts.cards import InputSpec
 from camserve.contracts.options import MapOptions
+from camserve.maps.conventions import CONVENTIONS
 from camserve.settings import Settings
 from tests.app.drawing import encoded, finished, picture
 
@@ -81,3 +83,38 @@ def test_what_the_model_did_not_see_has_no_colour() -> None:
     assert (values[4:46, 80:120] > 0).all()
     alpha = np.asarray(picture(done, view="heatmap").getchannel("A"))
     assert (alpha[:, :70] == 0).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("later", [False, True], ids=["requested", "asked later"])
+@pytest.mark.parametrize("upsampling", [None, "none"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_every_convention_is_registered_alike(
+    convention: Any, upsampling: Any, orientation: int, *, later: bool
+) -> None:
+    """Also those that do not up-sample: a picture lies on the photograph's grid."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    upload = encoded(Image.new("RGB", (150, 90), "gray"), "JPEG", exif=exif)
+    spec = GEOMETRIES["shortest edge"]  # and its crop
+    cells = np.zeros((8, 8), np.float32)
+    cells[2, 5] = 1.0
+    chosen = {"convention": convention, "upsampling": upsampling}
+    # one job for both scores, and the default
+    plain = finished(upload, maps=[cells], spec=spec, reduction_layer="softmax")
+    made = finished(upload, maps=[cells], spec=spec, reduction_layer="softmax", **chosen)
+    for view in ("overlay", "heatmap"):
+        usual = picture(plain, view=view)
+        drawn = picture(plain, view=view, **chosen) if later else picture(made, view=view)
+        assert drawn.size == usual.size == (150, 90)
+        assert drawn.getexif().get(ORIENTATION, 1) == orientation
+    strong: dict[str, Any] = {"view": "heatmap", "colormap": "gray", "threshold": 0.5}
+    places = []
+    for one in (picture(plain, **strong), picture(made, **strong)):
+        seen = np.asarray(one.convert("LA"), float)
+        weight = seen[..., 0] * (seen[..., 1] > 0)
+        rows, columns = np.mgrid[0:90, 0:150]
+        places.append(
+            ((weight * rows).sum() / weight.sum(), (weight * columns).sum() / weight.sum())
+        )
+    assert places[0] == pytest.approx(places[1], abs=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -90,6 +91,65 @@ async def test_pictures(front: Front, form: str, kind: str) -> None:
     assert later.content == response.content
 
 
+async def test_the_links_give_what_the_request_asked_for(front: Front) -> None:
+    asked = {
+        "view": "contour", "colormap": "viridis", "alpha": "0.4", "threshold": "0.25",
+        "color_bar": "true", "scale": "shared", "size": "24",
+    }  # fmt: skip
+    response, _, _ = await front.done(front.post(params={"class_index": "0,1", **asked}))
+    for result in response.json()["results"]:
+        path, _, query = result["overlay"]["href"].partition("?")
+        assert dict(parse_qsl(query)) == asked
+        linked = await front.client.get(result["overlay"]["href"])
+        explicit = await front.client.get(path, params=asked)
+        assert linked.content == explicit.content
+        assert result["map"]["href"].endswith("/map?size=24")
+        array = await front.client.get(result["map"]["href"])
+        assert np.load(io.BytesIO(array.content)).shape == (20, 24)
+    again = await front.client.get(response.headers["Location"])
+    assert again.json()["results"] == response.json()["results"]
+
+
+async def test_links_hold_only_what_differs_from_the_defaults(front: Front) -> None:
+    usual = {"view": "overlay", "alpha": "0.6", "color_bar": "false"}
+    for params in ({}, usual):
+        response, _, _ = await front.done(front.post(params=params))
+        (result,) = response.json()["results"]
+        assert result["map"]["href"].endswith("/results/0/map")
+        assert result["overlay"]["href"].endswith("/results/0/overlay")
+    # there is no picture of the feature grid: its link leads to the usual one
+    response, _, _ = await front.done(front.post(params={"size": "feature"}))
+    (result,) = response.json()["results"]
+    assert result["map"]["href"].endswith("/map?size=feature")
+    assert (await front.client.get(result["overlay"]["href"])).status_code == 200
+    # the size of the same request does not break its link
+    response, _, _ = await front.done(front.post(params={"upsampling": "none", "size": "24"}))
+    (result,) = response.json()["results"]
+    assert (await front.client.get(result["map"]["href"])).status_code == 200
+
+
+async def test_caches_are_told_what_was_negotiated(front: Front) -> None:
+    for form in ("json", "npy", "png"):
+        response, _, _ = await front.done(front.post(params={"as": form}))
+        assert response.headers["vary"] == "Accept"
+    href = response.headers["Location"] + "/results/0"
+    for path in ("map", "map?as=json", "overlay", "overlay?as=webp"):
+        answer = await front.client.get(f"{href}/{path}")
+        assert answer.status_code == 200
+        assert answer.headers["vary"] == "Accept"
+
+
+async def test_a_map_says_what_was_differentiated(front: Front) -> None:
+    response, _, _ = await front.done(front.post())
+    href = response.json()["results"][0]["map"]["href"]
+    answer = await front.client.get(href, params={"as": "json"})
+    assert answer.json()["reduction_layer"] == "output"
+    refused = await front.client.get(href, params={"as": "json", "convention": "matlab"})
+    document = problem(refused, 422, "invalid_request")
+    assert document["field"] == "convention"
+    assert "POST /v1/explanations" in document["detail"]
+
+
 async def test_values_that_are_not_finite_are_null(front: Front) -> None:
     response, _, _ = await front.done(front.post(), lambda _: NAN)
     result = response.json()["results"][0]["map"]
@@ -107,6 +167,8 @@ async def test_wrong_options_of_views_are_named(front: Front) -> None:
         ("map", {"sise": "1"}, "sise"),
         ("map", {"size": "0"}, "size"),
         ("map", {"convention": "x"}, "convention"),
+        ("map", {"upsampling": "none", "size": "20"}, "upsampling"),
+        ("map", {"upsampling": "linear", "size": "feature"}, "upsampling"),
         ("overlay", {"alpha": "2"}, "alpha"),
         ("overlay", {"colormap": "x"}, "colormap"),
         ("overlay", {"size": "feature"}, "size"),

@@ -58,6 +58,15 @@ def test_reductions_and_their_parameters_are_those_of_the_engine() -> None:
     Reduction("sum", **targets.ReductionParameters().model_dump())
 
 
+def test_each_reduction_takes_what_the_engine_takes() -> None:
+    from camserve.engine import REDUCTIONS
+
+    assert {
+        name: (takes.required, takes.optional)
+        for name, takes in targets.REDUCTION_PARAMETERS.items()
+    } == {name: (facts.required, facts.optional) for name, facts in REDUCTIONS.items()}
+
+
 def test_reductions_of_the_contract_pass_the_engines_check() -> None:
     from camserve.engine import REDUCTIONS, Reduction
     from camserve.engine.reductions import check_reduction

@@ -25,7 +25,7 @@ SAMPLE = ROOT / "models" / "shapes" / "samples" / "star.png"
 class Serve:
     """A `camserve serve` of its own, with its output line by line."""
 
-    def __init__(self, folder: Path, models: Path) -> None:
+    def __init__(self, folder: Path, models: Path, **more: str) -> None:
         self.state = folder / "state"
         self.port = free_port()
         environment = {k: v for k, v in os.environ.items() if k != "CAMSERVE_REDIS_URL"}
@@ -34,6 +34,7 @@ class Serve:
             "CAMSERVE_STATE_DIR": str(self.state),
             "CAMSERVE_MODELS_DIR": str(models),
             "CAMSERVE_DEVICES": "cpu",
+            **more,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "camserve", "serve"],
@@ -171,6 +172,48 @@ def test_a_second_start_beside_the_first_says_what_to_do(
     assert third.returncode == 2
     assert "CAMSERVE_PORT" in third.stdout
     assert first.explain().status_code == 200
+
+
+CHATTY = """
+from torch import nn
+
+def make():
+    print("x" * 200_000, flush=True)
+    print("progress\\r" * 20_000, end="", flush=True)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+"""
+
+
+def test_a_model_that_prints_without_end_takes_nothing_down(
+    tmp_path: Path, models: Path, serves: list[Serve]
+) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    (models / "a-chatty").mkdir()
+    (models / "a-chatty" / "card.toml").write_text(
+        'source = "factory:chatty:make"\n[input]\nheight = 16\nwidth = 16\n'
+    )
+    serve = Serve(tmp_path, models, PYTHONPATH=str(tmp_path), CAMSERVE_FACTORIES="chatty:make")
+    serves.append(serve)
+    serve.wait_for("xxxx")
+    serve.wait_for("camserve is ready")
+    assert serve.explain().content.startswith(b"\x89PNG")
+
+
+def test_a_supervisor_that_dies_beside_a_hung_child_is_replaced(
+    tmp_path: Path, models: Path, serves: list[Serve]
+) -> None:
+    serve = Serve(tmp_path, models, CAMSERVE_DRAIN_S="1")
+    serves.append(serve)
+    serve.wait_for("camserve is ready")
+    (child,) = [p for p in serve.family() if "workers.child" in " ".join(p.cmdline())]
+    supervisor = child.parent()
+    assert supervisor is not None
+    child.suspend()
+    supervisor.kill()
+    serve.wait_for("worker ready")
+    _, alive = psutil.wait_procs([child], timeout=30)
+    assert not alive
+    assert serve.explain().content.startswith(b"\x89PNG")
 
 
 def test_a_misspelt_setting_is_refused() -> None:

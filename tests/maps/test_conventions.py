@@ -85,6 +85,20 @@ def test_torchcam_is_its_formula_and_stays_at_low_resolution():
     assert present([layer], "torchcam", Sampler.whole((28, 28))).shape == (7, 7)
 
 
+@pytest.mark.parametrize("size", [(28, 28), (50, 60), (224, 224)])
+def test_torchcam_stays_within_its_range_when_it_is_enlarged(size):
+    layer = np.zeros((7, 7), dtype=np.float32)
+    layer[2:4, 2:4] = 3.0
+    sampler = Sampler.whole(size)
+    assert resample(layer / 3, size, "bicubic").max() > 1.01  # the kernel overshoots
+    ours = present([layer], "torchcam", sampler, upsampling="bicubic")
+    assert ours.min() == 0
+    assert ours.max() == 1
+    # a signed or raw map has no range to stay in
+    for name in ("camserve", "captum"):
+        assert present([layer], name, sampler, upsampling="bicubic").max() > 3.01
+
+
 def test_torchcam_fuses_layers_by_the_maximum_at_the_largest_resolution():
     coarse, fine = signed(4, 4), signed(8, 8, seed=1)
     both = [min_max(np.maximum(layer, 0), 1e-8) for layer in (coarse, fine)]

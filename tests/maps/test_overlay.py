@@ -9,7 +9,7 @@ from PIL import Image
 from camserve.errors import InvalidRequest
 from camserve.maps.colormaps import COLORMAPS, colorize, colormap
 from camserve.maps.orientation import as_stored, upright
-from camserve.maps.overlay import VIEWS, overlay
+from camserve.maps.overlay import VIEWS, largest_size, overlay
 
 SIZE = (48, 64)
 
@@ -34,14 +34,57 @@ def test_without_evidence_the_photograph_stays():
     assert np.array_equal(overlay(picture, np.zeros(SIZE)), picture)
 
 
-def test_at_the_peak_alpha_is_the_opacity():
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize(("share", "times"), [(0.6, 1), (0.85, 2), (1.0, 2)])
+def test_strong_evidence_has_alpha_and_the_peak_has_it_twice(alpha, share, times):
     picture = photograph()
-    for alpha in (0.0, 0.3, 1.0):
-        ours = np.asarray(overlay(picture, np.ones(SIZE), alpha=alpha, colormap="jet")).astype(
-            float
+    unit = np.full(SIZE, share)
+    ours = np.asarray(overlay(picture, unit, alpha=alpha, colormap="jet")).astype(float)
+    through = (1 - alpha) ** times
+    colour = colormap("jet")[round(255 * share)]
+    assert np.abs(ours - (through * np.asarray(picture) + (1 - through) * colour)).max() <= 1.5
+
+
+def test_the_peak_is_redder_than_its_ring_on_a_saturated_blue_object():
+    """It was a grey hole: (101, 81, 103) within a ring of warm colours."""
+    cyan = Image.new("RGB", (101, 1), (70, 190, 255))
+    unit = np.linspace(0, 1, 101, dtype=np.float32)[None]
+    red, green, blue = np.asarray(overlay(cyan, unit))[0].astype(int).T
+    assert red[-1] > 140
+    assert red[-1] > max(green[-1], blue[-1]) + 80
+    redness = red - (green + blue) / 2
+    assert redness[80:].min() > redness[:65].max()
+    assert redness[-1] > 0.75 * redness.max()
+
+
+def test_the_bar_has_the_colours_of_the_picture_beside_it():
+    black = Image.new("RGB", (200, 200))
+    for view, last in (("overlay", 237), ("side_by_side", 237), ("heatmap", 255)):
+        unit = np.ones((200, 200))
+        barred = np.asarray(overlay(black, unit, view=view, alpha=1.0, color_bar=True))
+        assert tuple(barred[100, 0 if view != "side_by_side" else 300]) == tuple(
+            colormap("turbo")[last]
         )
-        expected = (1 - alpha) * np.asarray(picture) + alpha * colormap("jet")[255]
-        assert np.abs(ours - expected).max() <= 1.5
+        panel = {tuple(p) for p in barred[:, -60:].reshape(-1, 3).tolist()}
+        assert tuple(colormap("turbo")[last].tolist()) in panel
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("color_bar", [False, True])
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_largest_size_is_known_before_anything_is_drawn(view, color_bar, orientation):
+    for height, width in ((1, 1), (20, 400), (400, 20), (200, 300)):
+        drawn = overlay(
+            photograph(height, width), ramp(height, width), view=view, color_bar=color_bar,
+            color_bar_range=(1.23e-300, 4.56e300), orientation=orientation,
+        )  # fmt: skip
+        most = largest_size(
+            (width, height), view=view, color_bar=color_bar, orientation=orientation
+        )
+        standing = upright(drawn, orientation).size
+        assert standing[0] <= most[0]
+        assert standing[1] == most[1]
+        assert most[0] - standing[0] <= (max(height, width) / 10 + 20 if color_bar else 0)
 
 
 def test_more_evidence_is_more_opaque():
@@ -50,7 +93,7 @@ def test_more_evidence_is_more_opaque():
     transparency = (shown[1] - shown[0])[0, :, 0]
     assert transparency[0] == 255
     assert (np.diff(transparency) <= 1).all()
-    assert transparency[-1] == pytest.approx(255 * 0.4, abs=2)
+    assert transparency[-1] == pytest.approx(255 * 0.4**2, abs=2)
 
 
 def test_what_the_model_did_not_see_has_no_colour():
@@ -102,7 +145,25 @@ def test_contours_keep_off_plateaus_edges_of_the_crop_and_below_the_threshold():
     assert np.array_equal(overlay(picture, plateau, view="contour", mask=mask), picture)
     nothing = np.zeros_like(mask)
     assert np.array_equal(overlay(picture, ramp(), view="contour", mask=nothing), picture)
-    assert np.array_equal(overlay(picture, ramp(), view="contour", threshold=0.8), picture)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "levels"),
+    [
+        (0.0, (0.25, 0.5, 0.75)),
+        (0.1, (0.1, 0.25, 0.5, 0.75)),
+        (0.5, (0.5, 0.75)),
+        (0.6, (0.6, 0.75)),
+        (0.9, (0.9,)),
+    ],
+)
+def test_there_is_a_contour_at_the_threshold_and_none_below(threshold, levels):
+    grey = Image.new("RGB", (480, 480), (128, 128, 128))
+    ours = overlay(grey, ramp(480, 480), view="contour", threshold=threshold)
+    touched = np.flatnonzero((np.asarray(ours) != 128).any(axis=(0, 2)))
+    lines = np.split(touched, np.flatnonzero(np.diff(touched) > 1) + 1)
+    expected = [479 * level for level in levels]
+    assert [line.mean() for line in lines] == pytest.approx(expected, abs=0.6)
 
 
 def test_below_the_threshold_there_is_no_colour():
@@ -137,12 +198,13 @@ def test_the_colour_bar_is_an_addition_to_the_right(view):
     panel = np.asarray(barred)[:, plain.width :, :3]
     assert panel.shape[1] < 100
     # Its top is the colour of 1, its bottom that of 0, and there is dark text on white.
+    last = 237 if view in ("overlay", "side_by_side") else 255
     colours = {tuple(int(c) for c in pixel) for pixel in panel.reshape(-1, 3)}
-    assert tuple(int(c) for c in colormap("turbo")[255]) in colours
+    assert tuple(int(c) for c in colormap("turbo")[last]) in colours
     assert tuple(int(c) for c in colormap("turbo")[0]) in colours
     column = panel[:, 10]
     top, bottom = (
-        int(np.flatnonzero((column == colormap("turbo")[i]).all(axis=1))[0]) for i in (255, 0)
+        int(np.flatnonzero((column == colormap("turbo")[i]).all(axis=1))[0]) for i in (last, 0)
     )
     assert top < bottom
     assert (panel == 255).all(axis=2).mean() > 0.4

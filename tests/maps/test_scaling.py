@@ -29,6 +29,16 @@ def test_one_range_for_all_keeps_them_comparable():
     assert unit_ranges([A, B], shared=True) == [(0.0, 9.0)] * 2
 
 
+def test_limits_can_be_given_and_what_lies_beyond_is_clipped():
+    mask = np.array([[True, True], [True, False]])
+    first, second = to_unit([A, B], limits=[(2.0, 4.0), (0.0, 2.0)], masks=[mask, None])
+    assert np.allclose(first, [[0.0, 0.0], [0.5, 0.0]])
+    assert np.allclose(second, [[0.0, 0.5], [0.5, 1.0]])
+    assert not to_unit([A], limits=[(3.0, 3.0)])[0].any()
+    with pytest.raises(ValueError, match="zip"):
+        to_unit([A, B], limits=[(0.0, 1.0)])
+
+
 def test_the_unseen_neither_counts_nor_shows():
     mask = np.array([[True, True], [True, False]])
     (unit,) = to_unit([A], masks=[mask])

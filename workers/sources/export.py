@@ -42,6 +42,11 @@ def load_export(entry: Entry) -> Loaded:
             f"model {entry.name!r}: {entry.reference!r} was exported for batches of exactly "
             f"{shape[0]}; export it with dynamic_shapes={{0: torch.export.Dim.AUTO}} for its input"
         )
+    if len(shape) not in (0, 4):
+        raise UnsupportedModel(
+            f"model {entry.name!r}: {entry.reference!r} takes inputs of {len(shape)} dimensions; "
+            "camserve explains models of pictures, (batch, channels, height, width)"
+        )
     return Loaded(module, _input_fields(shape))
 
 
