@@ -74,6 +74,7 @@ def explanation(
         completed_at=_time(record.completed_ms) if record.completed_ms else None,
         deadline_at=_time(record.deadline_ms),
         attempts=record.attempts,
+        cancel_requested=record.cancel_requested,
         results=tuple(_result(finished, n, card, max_megapixels) for n in results if finished),
         timings_ms=_timings(record, finished),
         error=FailureMessage.of(failure) if failure else None,

@@ -22,6 +22,8 @@ from camserve.errors import CamserveError, InvalidRequest, QueueUnavailable
 
 __all__ = ["Submission", "picture_name", "submit", "wait"]
 
+RESUBMIT_PAUSE_S = 0.05
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -154,7 +156,8 @@ async def _enqueue(state: AppState, submission: Submission) -> str:
 async def wait(state: AppState, submission: Submission, wait_s: float) -> JobRecord:
     """The job when it is closed, else as it is after `wait_s`. Raises QueueUnavailable.
 
-    A job that Redis lost before its deadline is handed in again under the same id.
+    A job that Redis lost before its deadline is handed in again. It may by then have the id of
+    another request with the same idempotency key.
     """
     clock = asyncio.get_running_loop()
     end_s = clock.time() + wait_s
@@ -164,4 +167,5 @@ async def wait(state: AppState, submission: Submission, wait_s: float) -> JobRec
             return record
         if clock.time() >= min(end_s, submission.deadline_s):
             raise QueueUnavailable
-        await _enqueue(state, submission)
+        submission = replace(submission, job_id=await _enqueue(state, submission))
+        await asyncio.sleep(RESUBMIT_PAUSE_S)  # a server that forgets again must not be hammered

@@ -31,6 +31,7 @@ _PROBABILITIES = {
     "segmentation": "softmax",
     "multi-label": "sigmoid",
 }
+_OF_LOGITS = ("log_odds", "entropy")
 
 
 def resolve_targets(
@@ -73,6 +74,12 @@ def _resolve(target: Target, card: ResolvedCard) -> JobTarget:
 
 def _check_reduction(target: ReductionTarget, card: ResolvedCard) -> None:
     """Raises InvalidRequest for a value that the model's output does not have."""
+    if card.scores == "probabilities" and target.reduction in _OF_LOGITS:
+        raise InvalidRequest(
+            f"{target.reduction} is computed from logits, and this model gives probabilities: name "
+            "the layer before its softmax as reduction_layer",
+            field="reduction_layer",
+        )
     values, index = card.classes, target.params.index
     if target.reduction == "class_margin" and values == 1:
         raise InvalidRequest("class_margin needs another class: the model has one output")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from camserve.broker import Begun, WorkerQueue
+from camserve.broker import Begun, Claim, WorkerQueue
 from camserve.errors import QueueUnavailable
 from workers.compute import Outcome
 
@@ -24,13 +25,24 @@ class HeldJobs:
     def __init__(self, queue: WorkerQueue) -> None:
         self._queue = queue
         self._held: dict[str, Begun] = {}
+        self._waiting: tuple[Claim, ...] = ()
 
     def take(self, begun: Iterable[Begun]) -> None:
         self._held |= {job.job_id: job for job in begun}
 
     async def extend(self) -> None:
         """Renew all leases. Raises QueueUnavailable."""
-        await self._queue.extend(list(self._held.values()))
+        held: list[Begun | Claim] = [*self._held.values(), *self._waiting]
+        await self._queue.extend(held)
+
+    @contextlib.contextmanager
+    def keeping(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """Renew the leases of `claims` too, which are not begun yet."""
+        self._waiting = tuple(claims)
+        try:
+            yield
+        finally:
+            self._waiting = ()
 
     async def commit(self, begun: Begun, outcome: Outcome) -> None:
         """Finish or fail the job; the queue refuses if another worker owns it by now."""

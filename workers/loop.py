@@ -119,6 +119,11 @@ class WorkerLoop:
         except QueueUnavailable:
             await self._pacing.pause(OUTAGE_PAUSE_S)
             return
+        alone = any(claim.redelivered for claim in claims)
+        if alone:
+            # what may kill this process must not take along the jobs whose model is loading
+            with self._held.keeping(claims):
+                await self._pacing.unless_stopped(self._side_tasks_done())
         begun = await self._begin(claims) if claims else []
         self._held.take(begun)
         jobs = [(held, await self._read(held)) for held in begun]
@@ -126,8 +131,13 @@ class WorkerLoop:
             if job is not None and job.kind == "load":
                 self._aside(self._serve_load(held))
         work = [(held, job) for held, job in jobs if job is not None and job.kind == "explain"]
-        if not work:
-            return
+        if work:
+            await self._start(work)
+        if alone:
+            await self._pacing.unless_stopped(self._side_tasks_done())
+
+    async def _start(self, work: Work) -> None:
+        """Explain jobs of one model now, or beside the loop if the model must be loaded first."""
         model = work[0][0].model
         resident = self._residency.get(model)
         if resident is None:
@@ -167,6 +177,10 @@ class WorkerLoop:
         task = asyncio.ensure_future(work)
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
+
+    async def _side_tasks_done(self) -> None:
+        if self._side_tasks:
+            await asyncio.wait(self._side_tasks)
 
     async def _load(self, model: str) -> ResidentModel:
         try:

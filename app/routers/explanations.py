@@ -18,7 +18,12 @@ from app.submission import Submission, submit, wait
 from app.uploads import read_request
 from camserve.broker import JobRecord
 from camserve.contracts.explanations import Explanation
-from camserve.errors import CamserveError, ExplanationNotFound, InvalidRequest
+from camserve.errors import (
+    CamserveError,
+    ExplanationNotFound,
+    InvalidRequest,
+    QueueUnavailable,
+)
 
 __all__ = ["ExplanationId", "router"]
 
@@ -105,6 +110,9 @@ async def explain(
         if failure := failure_of(record):
             raise failure
         response = await answer(state, record, form)
+    except ExplanationNotFound as error:
+        # it was there a moment ago: Redis lost its data between the result and the answer
+        raise QueueUnavailable from error
     except CamserveError as error:
         # the explanation exists, and what was computed can still be fetched
         error.extensions["explanation"] = explanation_href(record.id)

@@ -26,12 +26,20 @@ Number = Annotated[int, Path(ge=0, description="Index into the explanation's res
 
 
 class MapQuery(MapOptions):
-    as_form: str | None = Field(None, alias="as", description="npy or json; wins over Accept.")
+    as_form: str | None = Field(
+        None,
+        alias="as",
+        description="Form of the answer; wins over Accept.",
+        json_schema_extra={"enum": ["npy", "json"]},
+    )
 
 
 class PictureQuery(PictureOptions):
     as_form: str | None = Field(
-        None, alias="as", description="png, jpeg or webp; wins over Accept."
+        None,
+        alias="as",
+        description="Form of the answer; wins over Accept.",
+        json_schema_extra={"enum": ["png", "jpeg", "jpg", "webp"]},
     )
 
 

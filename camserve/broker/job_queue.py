@@ -93,9 +93,12 @@ class JobQueue:
         ]
         if attachments:
             pairs = [part for pair in attachments.items() for part in pair]
+            # As one: a connection that is cut in between would leave pictures without an end.
             commands += [
+                ("MULTI",),
                 ("HSET", staged_attachments, *pairs),
                 ("PEXPIRE", staged_attachments, keys.STAGED_TTL_MS),
+                ("EXEC",),
             ]
         commands.append(
             call(

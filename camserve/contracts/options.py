@@ -61,7 +61,7 @@ class PictureStyle(Message):
     )
     colormap: Colormap = Field("turbo", description="Colour map.")
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.6, description="Opacity of the strongest evidence."
+        0.6, description="Opacity of strong evidence; the peak has more."
     )
     threshold: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Evidence below this share of the range gets no colour."

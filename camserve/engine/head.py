@@ -51,7 +51,7 @@ def forward_head(
     """
     seen = HeadForward()
 
-    def keep_features(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def keep_features(_module: nn.Module, inputs: Any, output: Any) -> Any:
         tensors = list(floating_tensors(output))
         if feature_index >= len(tensors):
             return None
@@ -59,6 +59,10 @@ def forward_head(
         # own memory: the map explains the value returned here, whatever is written to it later
         seen.features = taken.detach().clone().requires_grad_()
         torch.set_grad_enabled(True)  # the layer may lie in a block of the model's own no_grad
+        if any(tensor is taken for tensor in floating_tensors(inputs)):
+            # an in-place layer: who holds its input holds its output, and must see the leaf too
+            taken.copy_(seen.features)
+            return None
         return replace_tensor(output, taken, seen.features.clone())
 
     def keep_reduction(_module: nn.Module, _inputs: Any, output: Any) -> None:

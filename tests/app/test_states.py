@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from camserve.broker import JobQueue
 from camserve.contracts.explanations import Explanation
 from camserve.contracts.failures import FailureMessage
 from camserve.errors import InvalidRequest
@@ -179,6 +180,36 @@ async def test_a_job_that_the_server_lost_is_handed_in_again(front: Front) -> No
     response, job_id = await asyncio.gather(front.post(), lose_and_work())
     assert response.status_code == 200, response.text
     assert response.json()["id"] == job_id
+
+
+async def test_a_key_that_another_request_took_after_a_loss_answers_for_both(front: Front) -> None:
+    """The lost request follows the job that has its key by then, instead of asking for ever."""
+    headers = {"Idempotency-Key": "k"}
+
+    async def lose_and_work() -> str:
+        lost = await front.begin()
+        await front.redis.flushall()
+        await front.publish()
+        second = await front.post(headers=headers | {"Prefer": "respond-async"})
+        job_id = second.headers["Location"].rpartition("/")[2]
+        assert job_id != lost.job_id
+        await front.work()
+        return job_id
+
+    response, job_id = await asyncio.gather(front.post(headers=headers), lose_and_work())
+    assert response.status_code == 200, response.text
+    assert response.json()["id"] == job_id
+
+
+async def test_a_result_that_redis_lost_is_503_and_not_404(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_: JobQueue, __: str) -> None:
+        return None
+
+    monkeypatch.setattr(JobQueue, "result", gone)
+    response, _, _ = await front.done(front.post())
+    problem(response, 503, "queue_unavailable")
 
 
 async def test_a_server_that_is_away_is_503_everywhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -180,3 +181,33 @@ def test_threads_share_a_replica_without_a_wrong_map(model: ResNetLike) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(hammer, range(6))) == 0
+
+
+class InPlaceBranch(nn.Module):
+    """`y = relu_(x)`: x and y are one tensor, and both go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.left = nn.Conv2d(6, 4, 1)
+        self.right = nn.Conv2d(6, 4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.stem(inputs)
+        y = self.relu(x)
+        return self.left(y).mean((2, 3)) + self.right(x).mean((2, 3))
+
+
+def test_an_in_place_layer_whose_input_is_used_again() -> None:
+    torch.manual_seed(0)
+    model = InPlaceBranch()
+    inputs = torch.randn(1, 3, 12, 12)
+    twin = copy.deepcopy(model).double()
+    # by hand: both branches read the very same values, so that the gradient has both paths
+    features = twin.stem(inputs.double()).relu().detach().requires_grad_()
+    score = (twin.left(features).mean((2, 3)) + twin.right(features).mean((2, 3)))[0, 1]
+    (gradient,) = torch.autograd.grad(score, features)
+    truth = (gradient.mean((2, 3), keepdim=True) * features).sum(1)[0].detach()
+    ((one,),) = Explainer(model, inputs).explain(inputs, [[ClassIndex(1)]], feature_layer="relu")
+    assert difference(one.map, truth) <= 1e-5
