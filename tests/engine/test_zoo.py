@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,34 +12,18 @@ import pytest
 import torch
 
 from camserve.engine import ClassIndex, Explainer, Reduction, Target
+from tests.zoo import ZOO, cases, needs_zoo
 
-ZOO = Path(
-    os.environ.get(
-        "CAMSERVE_TEST_ZOO", Path(__file__).resolve().parents[2].parent / "shared" / "zoo"
-    )
-)
-PRESENT = (ZOO / "index.json").is_file()
-
-pytestmark = pytest.mark.skipif(
-    not PRESENT, reason=f"no model zoo at {ZOO}: set CAMSERVE_TEST_ZOO to its folder"
-)
+pytestmark = needs_zoo
 
 MODELS = sorted(path.parent.name for path in ZOO.glob("models/*/card.json"))
-
-
-@functools.cache
-def all_cases() -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = []
-    if PRESENT:
-        listed += json.loads((ZOO / "index.json").read_text())["cases"]
-    return listed
 
 
 def score_cases() -> list[dict[str, Any]]:
     """Grad-CAM of class scores and of regression outputs."""
     return [
         case
-        for case in all_cases()
+        for case in cases()
         if case["method"] == "gradcam" and case["target"]["kind"] in ("class", "output")
     ]
 
@@ -53,7 +35,7 @@ def explainer(model: str, dtype: torch.dtype) -> Explainer:
         warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
         program = torch.export.load(ZOO / "models" / model / "model.pt2")
         network = torch.export.unflatten(program).to(dtype)
-    case = next(case for case in all_cases() if case["model"] == model)
+    case = next(case for case in cases() if case["model"] == model)
     probe = torch.from_numpy(np.load(ZOO / case["x"][0])["x"][:1])
     return Explainer(network, probe)
 
