@@ -25,7 +25,7 @@ from camserve.maps.sampler import Sampler
 from camserve.maps.scaling import to_unit, unit_ranges
 from camserve.maps.sheet import sheet, sheet_size
 
-__all__ = ["FinishedMap", "draw", "finish_map"]
+__all__ = ["FinishedMap", "check_picture_size", "draw", "finish_map"]
 
 _ENCODERS = {PNG: encode_png, JPEG: encode_jpeg, WEBP: encode_webp}
 # of a convention that stays at the feature layer's resolution, where a size is asked for
@@ -56,6 +56,15 @@ def finish_map(finished: Finished, number: int, options: MapOptions, room: Room)
     return _finish(finished, number, options, method, sampler)
 
 
+def check_picture_size(size: str | None, *, field: str) -> None:
+    """Raises InvalidRequest for the one size that no picture has."""
+    if size == "feature":
+        raise InvalidRequest(
+            "a picture of the feature grid has a pixel a cell: use size=input&upsampling=nearest",
+            field=field,
+        )
+
+
 def draw(
     finished: Finished,
     numbers: Sequence[int],
@@ -70,11 +79,7 @@ def draw(
     numbers: of the results. pictures: the display copy of each input that they are of.
     Raises TooLarge, InvalidRequest.
     """
-    if options.size == "feature":
-        raise InvalidRequest(
-            "a picture of the feature grid has a pixel a cell: use size=input&upsampling=nearest",
-            field="size",
-        )
+    check_picture_size(options.size, field="size")
     copies = {number: open_display_copy(data) for number, data in pictures.items()}
     rows = [finished.result.rows[number].input for number in numbers]
     photographs = [copies[row] for row in rows]

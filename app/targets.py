@@ -8,6 +8,7 @@ from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import JobTarget
 from camserve.contracts.options import Convention
 from camserve.contracts.targets import (
+    REDUCTIONS_OF_LOGITS,
     ClassIndexTarget,
     ClassLabelTarget,
     ReductionTarget,
@@ -31,7 +32,6 @@ _PROBABILITIES = {
     "segmentation": "softmax",
     "multi-label": "sigmoid",
 }
-_OF_LOGITS = ("log_odds", "entropy")
 
 
 def resolve_targets(
@@ -74,7 +74,7 @@ def _resolve(target: Target, card: ResolvedCard) -> JobTarget:
 
 def _check_reduction(target: ReductionTarget, card: ResolvedCard) -> None:
     """Raises InvalidRequest for a value that the model's output does not have."""
-    if card.scores == "probabilities" and target.reduction in _OF_LOGITS:
+    if card.scores == "probabilities" and target.reduction in REDUCTIONS_OF_LOGITS:
         raise InvalidRequest(
             f"{target.reduction} is computed from logits, and this model gives probabilities: name "
             "the layer before its softmax as reduction_layer",

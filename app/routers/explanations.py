@@ -11,6 +11,7 @@ from pydantic import WithJsonSchema
 from app.answers import answer, explanation_response
 from app.documentation import CREATE_BODY, FLAT_QUERY, header, problems
 from app.negotiation import JSON, NPY, PICTURES, SHORT_NAMES, Preference, choose_form, parse_prefer
+from app.presentation import check_picture_size
 from app.representations import explanation_href
 from app.results import failure_of, fetch
 from app.state import AppState, State
@@ -21,7 +22,6 @@ from camserve.contracts.explanations import Explanation
 from camserve.errors import (
     CamserveError,
     ExplanationNotFound,
-    InvalidRequest,
     QueueUnavailable,
 )
 
@@ -88,11 +88,8 @@ async def explain(
     form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
     asked, uploads = await read_request(request, state.settings)
-    if form in PICTURES and asked.output.size == "feature":
-        raise InvalidRequest(
-            "a picture of the feature grid has a pixel a cell: use size=input&upsampling=nearest",
-            field="output.size",
-        )
+    if form in PICTURES:
+        check_picture_size(asked.output.size, field="output.size")
     submission = await submit(
         state,
         asked,

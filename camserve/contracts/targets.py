@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from camserve.contracts.base import Message
 
 __all__ = [
+    "REDUCTIONS_OF_LOGITS",
     "REDUCTION_PARAMETERS",
     "TARGET_KEYS",
     "ClassIndexTarget",
@@ -104,6 +105,10 @@ REDUCTION_PARAMETERS: dict[ReductionName, Takes] = dict.fromkeys(
     "log_odds": Takes(required=("class_index",)),
     "output": Takes(optional=("index",)),
 }
+
+
+REDUCTIONS_OF_LOGITS: tuple[ReductionName, ...] = ("log_odds", "entropy")
+"""Those whose formula takes a softmax of its own: of probabilities they would be another number."""
 
 
 class ReductionTarget(Message):

@@ -14,6 +14,7 @@ from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.targets import ReductionTarget
 from camserve.errors import CamserveError, InvalidCard, InvalidRequest, ModelUnavailable
 from tests.app.front import CARD, Front, problem, running_front
 
@@ -267,3 +268,14 @@ async def test_what_a_worker_of_another_version_publishes_harms_nobody(front: Fr
     assert [model["name"] for model in models] == ["toy"]
     problem(await front.client.get("/v1/models/newer"), 404, "model_not_found")
     assert (await front.client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("reduction", ["entropy", "log_odds"])
+def test_reductions_of_logits_are_refused_where_there_are_none(reduction: str) -> None:
+    probabilities = CARD.model_copy(update={"scores": "probabilities"})
+    params = {"class_index": 0} if reduction == "log_odds" else {}
+    asked = [ReductionTarget.model_validate({"reduction": reduction, "params": params})]
+    with pytest.raises(InvalidRequest, match="gives probabilities"):
+        resolve_targets(asked, probabilities)
+    assert resolve_targets(asked, probabilities, "a.module.before.the.softmax") == tuple(asked)
+    assert resolve_targets(asked, CARD) == tuple(asked)

@@ -106,3 +106,9 @@ def test_each_target_key_has_its_kind() -> None:
     assert [next(iter(type(t).model_fields)) for t in asked.targets] == list(targets.TARGET_KEYS)
     again = ExplanationRequest.model_validate(asked.model_dump())
     assert again == asked
+
+
+def test_reductions_of_logits_are_those_of_the_engine() -> None:
+    from camserve.engine.reductions import ON_LOGITS
+
+    assert set(targets.REDUCTIONS_OF_LOGITS) == ON_LOGITS
