@@ -3,9 +3,10 @@
     CamserveError
     ├── RequestError           the caller can mend it
     │   ├── MalformedRequest   ── EmptyBody
-    │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput
+    │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput,
+    │   │                         InvalidExpression
     │   ├── UnsupportedMediaType, UnreadableImage, CorruptImage
-    │   ├── TooLarge, NotAcceptable, IdempotencyConflict, NotReady, Canceled
+    │   ├── TooLarge, OverBudget, NotAcceptable, IdempotencyConflict, NotReady, Canceled
     │   └── UnknownName        ── ModelNotFound, ExplanationNotFound, LayerNotFound
     ├── ModelError             the model or its card is at fault
     │   ├── InvalidCard, UnsupportedModel
@@ -39,6 +40,7 @@ __all__ = [
     "Failure",
     "IdempotencyConflict",
     "InvalidCard",
+    "InvalidExpression",
     "InvalidInput",
     "InvalidRequest",
     "LayerNotFound",
@@ -51,6 +53,7 @@ __all__ = [
     "NotAcceptable",
     "NotExplainable",
     "NotReady",
+    "OverBudget",
     "QueueFull",
     "QueueUnavailable",
     "RequestError",
@@ -75,10 +78,12 @@ class ErrorCode(StrEnum):
     INVALID_INPUT = "invalid_input"
     CLASS_INDEX_OUT_OF_RANGE = "class_index_out_of_range"
     UNKNOWN_LABEL = "unknown_label"
+    INVALID_EXPRESSION = "invalid_expression"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     UNREADABLE_IMAGE = "unreadable_image"
     CORRUPT_IMAGE = "corrupt_image"
     TOO_LARGE = "too_large"
+    OVER_BUDGET = "over_budget"
     NOT_ACCEPTABLE = "not_acceptable"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     NOT_READY = "not_ready"
@@ -178,6 +183,25 @@ class UnknownLabel(InvalidRequest):
         super().__init__(f"the model has no class label {label!r}{hint}", label=label, near=near)
 
 
+class InvalidExpression(InvalidRequest):
+    """An expression that cannot be read, or that has no finite scalar value for an output.
+
+    `column` counts the characters of `expression` from 1 and points at the one at fault; `near`
+    are names that a misspelt one may have meant.
+    """
+
+    code = ErrorCode.INVALID_EXPRESSION
+
+    def __init__(self, detail: str, expression: str, column: int, near: Sequence[str] = ()) -> None:
+        super().__init__(
+            f"column {column}: {detail}",
+            # half of a surrogate pair is a character of Python's, but of no JSON
+            expression=expression.encode(errors="replace").decode(),
+            column=column,
+            near=list(near),
+        )
+
+
 class UnsupportedMediaType(RequestError):
     code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
 
@@ -198,6 +222,12 @@ class TooLarge(RequestError):
     """More bytes, pixels or numbers than the service accepts."""
 
     code = ErrorCode.TOO_LARGE
+
+
+class OverBudget(RequestError):
+    """Asks for more computation than the service grants one request."""
+
+    code = ErrorCode.OVER_BUDGET
 
 
 class NotAcceptable(RequestError):
@@ -342,13 +372,28 @@ class QueueUnavailable(ServiceError):
 class NoWorker(ServiceError):
     code = ErrorCode.NO_WORKER
 
-    def __init__(self, model: str | None, retry_after_s: int = 5) -> None:
+    def __init__(
+        self,
+        model: str | None,
+        retry_after_s: int = 5,
+        *,
+        execution: str = "auto",
+        devices: Sequence[str] = (),
+    ) -> None:
         what = f"model {model!r}" if model else "any model"
-        super().__init__(
-            f"no live worker serves {what}; start one with `python -m workers`, "
-            f"or try again in {retry_after_s} s",
-            retry_after_s=retry_after_s,
-        )
+        if execution == "auto" or not devices:
+            super().__init__(
+                f"no live worker serves {what}; start one with `python -m workers`, "
+                f"or try again in {retry_after_s} s",
+                retry_after_s=retry_after_s,
+            )
+        else:
+            super().__init__(
+                f"no live worker serves {what} on {execution}: there are workers on "
+                f"{', '.join(devices)}; ask for one of these, or start one with CAMSERVE_DEVICES",
+                retry_after_s=retry_after_s,
+                devices=list(devices),
+            )
 
 
 class DeadlineExceeded(ServiceError):

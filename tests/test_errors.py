@@ -20,6 +20,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "EmptyBody": (),
     "ClassIndexOutOfRange": (9, 4),
     "UnknownLabel": ("hart", ["heart", "star"]),
+    "InvalidExpression": ("there is no function 'sun'", "sun(x)", 1, ["sum"]),
     "NotAcceptable": ("text/html", ["image/png"]),
     "IdempotencyConflict": ("key",),
     "Canceled": (),
