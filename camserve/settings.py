@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     max_megapixels: Annotated[float, Field(gt=0)] = Field(50, description="Largest picture.")
     max_inputs: Count = Field(32, description="Inputs a request.")
     max_targets: Count = Field(16, description="Targets a request; a listed class counts as one.")
+    max_forward_passes: Count = Field(
+        4096,
+        description="Forward passes of single inputs a request may cost, by `scorecam`, "
+        "`ablationcam` or `evaluate`.",
+    )
     max_output_megapixels: Annotated[float, Field(gt=0)] = Field(
         16, description="Largest map or picture that is answered."
     )

@@ -8,94 +8,111 @@ from pydantic import Field, StringConstraints, model_validator
 
 from camserve.contracts.base import Message
 from camserve.contracts.failures import FailureMessage
+from camserve.contracts.input_specs import Format, InputSpec, PictureSpec, TensorSpec
+from camserve.contracts.layers import FeatureFormat, LayerName, Layers
+from camserve.contracts.reductions import REDUCTION_NAME
+from camserve.errors import InvalidRequest
+from camserve.expressions import parse
+from camserve.vocabulary import REDUCTIONS
 
-__all__ = ["CardState", "InputSpec", "LayerSummary", "ModelCard", "ResolvedCard", "WorkerStatus"]
+__all__ = [
+    "SOURCES",
+    "CardState",
+    "LayerSummary",
+    "ModelCard",
+    "ResolvedCard",
+    "Scores",
+    "Task",
+    "WorkerStatus",
+]
 
 CardState = Literal["declared", "ready", "unavailable"]
-Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=4)]
-Pixels = Annotated[int, Field(ge=1, le=8192)]
+Task = Literal["classification", "multi-label", "regression", "segmentation", "embedding"]
+Scores = Literal["logits", "probabilities"]
+ReductionName = Annotated[str, StringConstraints(pattern=REDUCTION_NAME)]
 
-
-class InputSpec(Message):
-    """How a picture becomes the model's input: resize, crop, scale, normalise, in this order."""
-
-    height: Pixels
-    width: Pixels
-    colors: Literal["RGB", "BGR", "L"] = Field("RGB", description="Channel order; L is gray.")
-    resize: Literal["stretch", "shortest_edge", "letterbox", "none"] = Field(
-        "stretch",
-        description="`stretch` to the size; `shortest_edge`: keep the shape; `letterbox`: keep the "
-        "shape and pad; `none`: no resize. What is then larger than height x width is "
-        "centre-cropped, what is smaller is padded with zeros.",
-    )
-    resize_to: Pixels | tuple[Pixels, Pixels] | None = Field(
-        None,
-        description="Size before the crop: the length of the short side for `shortest_edge`, "
-        "(height, width) for `stretch`; default: height and width.",
-    )
-    filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
-    scale: float = Field(1 / 255, gt=0, description="Factor on grey levels 0 to 255.")
-    mean: Channels = (0.0,)
-    std: Channels = (1.0,)
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.colors == "L" else 3
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one model input."""
-        return (self.channels, self.height, self.width)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, self.channels):
-                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
-        if any(value == 0 for value in self.std):
-            raise ValueError("std must not be 0")
-        return self
+SOURCES = ("export", "onnx", "transformers", "timm", "torchvision", "factory")
 
 
 class ModelCard(Message):
     """`card.toml` in a model folder. What it leaves out comes from the source or the probe."""
 
-    source: Annotated[str, StringConstraints(pattern=r"^(export|factory|transformers):.+$")] = (
-        Field(
-            description="`export:model.pt2`, `factory:package.module:callable`, `transformers:NAME`"
-        )
+    source: Annotated[str, StringConstraints(pattern=rf"^({'|'.join(SOURCES)}):.+$")] = Field(
+        description="`export:model.pt2`, `onnx:model.onnx`, `transformers:NAME`, `timm:NAME`, "
+        "`torchvision:NAME`, `factory:package.module:callable`"
     )
     title: str = ""
     description: str = ""
     license: str = ""
     origin: str = ""
-    task: Literal["classification", "multi-label", "regression", "segmentation"] = "classification"
-    scores: Literal["logits", "probabilities"] = Field(
-        "logits", description="Whether the output still lacks its softmax or sigmoid."
+    task: Task = "classification"
+    scores: Scores | None = Field(
+        None,
+        description="Whether the output still lacks its softmax or sigmoid; default: the probe "
+        "sees a softmax by itself, and takes anything else for logits.",
     )
     labels: tuple[str, ...] = ()
-    weights: str | None = Field(None, description="safetensors file of a `factory:` model.")
-    arguments: dict[str, Any] = Field({}, description="Keyword arguments of a `factory:` callable.")
+    weights: str | None = Field(
+        None, description="safetensors file of a `factory:`, `timm:` or `torchvision:` model."
+    )
+    arguments: dict[str, Any] = Field(
+        {},
+        description="Keyword arguments of what builds a `factory:`, `timm:`, `torchvision:` one.",
+    )
+    quantization: Literal["int8"] | None = Field(
+        None,
+        description="Keep the weights before the feature layer as int8, one scale a channel: a "
+        "quarter of the memory. The head stays in float32.",
+    )
     input: dict[str, Any] = Field({}, description="Fields of the input specification.")
-    feature_layer: str | None = None
-    reduction_layer: str | None = None
+    output_format: Format | None = Field(
+        None, description="Dimension labels of the output, where the probe cannot tell: `BTC`."
+    )
+    feature_layer: Layers | None = None
+    feature_format: FeatureFormat | None = None
+    reduction_layer: LayerName | None = None
+    reductions: dict[ReductionName, str] = Field(
+        {}, description='Expressions under names of their own: `tilt = "x[0]"`.'
+    )
 
     @model_validator(mode="after")
     def _known_input_fields(self) -> Self:
-        unknown = sorted(set(self.input) - set(InputSpec.model_fields))
+        unknown = sorted(set(self.input) - {*PictureSpec.model_fields, *TensorSpec.model_fields})
         if unknown:
             raise ValueError(f"unknown input field {unknown[0]!r}")
         return self
 
+    @model_validator(mode="after")
+    def _meaningful_reductions(self) -> Self:
+        for name, expression in self.reductions.items():
+            if name in REDUCTIONS:
+                raise ValueError(f"reductions.{name}: there is a built-in reduction of that name")
+            try:
+                parse(expression)
+            except InvalidRequest as error:
+                raise ValueError(f"reductions.{name}: {error}") from error
+        return self
+
 
 class LayerSummary(Message):
-    """One layer that ran in the probe, in execution order."""
+    """One layer that ran in the probe."""
 
     name: str
-    shape: tuple[int, ...] = Field(description="Output shape for one input, batch first.")
-    layout: str = Field(description="Dimension labels, for example BCSS or BTC.")
-    candidate: bool = Field(description="Whether Grad-CAM can explain this layer.")
-    reason: str
+    rank: int | None = Field(
+        description="Place among the layers that Grad-CAM can explain by the automatic choice, "
+        "1 the best; null for the others."
+    )
+    shape: tuple[int, ...] = Field(description="Output shape for one input.")
+    format: str = Field(description="Dimension labels of the shape, for example BCSS or BTC.")
+    grid: tuple[int, ...] | None = Field(description="Size of its map; null if it is no map.")
+    prefix_tokens: int = Field(description="Class, distillation and register tokens before it.")
+    gradient_reach: float | None = Field(
+        description="Share of the positions that the score's gradient reaches."
+    )
+    gradient_energy: float | None = Field(
+        description="Sum of squares of the score's gradient, as a share of the largest layer's."
+    )
+    reason: str = Field(description="Why it is the one, or a candidate, or neither.")
 
 
 class ResolvedCard(Message):
@@ -112,17 +129,21 @@ class ResolvedCard(Message):
     description: str = ""
     license: str = ""
     origin: str = ""
-    task: str = "classification"
-    scores: Literal["logits", "probabilities"] = "logits"
+    task: Task = "classification"
+    scores: Scores = "logits"
+    quantization: Literal["int8"] | None = None
     input: InputSpec | None = None
     labels: tuple[str, ...] = ()
     classes: int | None = None
-    output_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = Field(None, description="For one input, without batch.")
+    output_format: str | None = Field(None, description="Dimension labels of the output.")
     parameters: int | None = None
-    feature_layer: str | None = None
+    feature_layer: Layers | None = None
+    feature_format: FeatureFormat | None = None
     feature_reason: str | None = None
     reduction_layer: str | None = None
     reduction_reason: str | None = None
+    reductions: dict[str, str] = Field({}, description="The card's own, as expressions.")
     candidates: tuple[str, ...] = Field((), description="Explainable layers, best first.")
     layers: tuple[LayerSummary, ...] = ()
     modules: tuple[str, ...] = Field((), description="All names that a layer can be asked by.")

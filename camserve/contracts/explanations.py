@@ -8,13 +8,17 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from camserve.contracts.base import Message
-from camserve.contracts.cards import CardState, InputSpec
+from camserve.contracts.cards import CardState, LayerSummary
 from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Diagnostic
+from camserve.contracts.input_specs import InputSpec
+from camserve.contracts.jobs import Diagnostic, MetricResult
+from camserve.contracts.layers import Layers
 from camserve.contracts.states import State
 
 __all__ = [
+    "Computation",
     "Explanation",
+    "LayerList",
     "Link",
     "MapArray",
     "MapSummary",
@@ -41,6 +45,10 @@ class TargetSummary(Message):
     class_index: int | None = Field(description="The class, counted from 0; null if there is none.")
     class_label: str | None = None
     reduction: str | None = Field(None, description="The named reduction, if one was asked for.")
+    expression: str | None = Field(
+        None,
+        description="The expression that was asked for, or that a card's reduction stands for.",
+    )
     score: float | None = Field(description="The scalar that was differentiated.")
 
 
@@ -50,12 +58,15 @@ def _is_absent(value: object) -> bool:
 
 
 class MapSummary(Message):
-    """The map at the feature layer's resolution, signed, and where to fetch the finished one."""
+    """The map at the feature layer's resolution, signed, and where to fetch the finished one.
+
+    Of several feature layers: the signed maps, fused at the largest resolution.
+    """
 
     # two of its members may be absent
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    shape: tuple[int, ...] = Field(description="Feature layer's grid.")
+    shape: tuple[int, ...] = Field(description="Feature layer's grid, axes as the input's.")
     dtype: str = "float32"
     min: float | None = Field(description="Least value of the signed map.")
     max: float | None = Field(description="Greatest value of the signed map.")
@@ -74,13 +85,23 @@ class ResultSummary(Message):
     input: int
     input_name: str | None = None
     target: TargetSummary
-    feature_layer: str
+    feature_layer: Layers = Field(description="The layer, or those whose maps are fused.")
     reduction_layer: str
     method: str
     convention: str
     map: MapSummary
     overlay: Link
     diagnostics: tuple[Diagnostic, ...] = ()
+    evaluation: tuple[MetricResult, ...] = Field((), description="What `evaluate` asked for.")
+
+
+class Computation(Message):
+    """What it took."""
+
+    device: str
+    precision: str = Field(description="Of the network up to the feature layer.")
+    batch_size: int = Field(description="Inputs that shared a forward pass, of all requests.")
+    forward_passes: int = Field(description="Of single inputs, for this explanation.")
 
 
 class Timings(Message):
@@ -108,6 +129,7 @@ class Explanation(Message):
     )
     results: tuple[ResultSummary, ...] = ()
     timings_ms: Timings = Timings()
+    computation: Computation | None = Field(None, description="Null while there is no result.")
     error: FailureMessage | None = None
     href: str
 
@@ -133,7 +155,7 @@ class ModelSummary(Message):
     problem: FailureMessage | None = None
     classes: int | None = None
     input: InputSpec | None = None
-    feature_layer: str | None = None
+    feature_layer: Layers | None = None
     workers: int = Field(description="Live workers that serve it.")
     resident_on: tuple[str, ...] = Field((), description="Devices that hold it ready.")
     queue_depth: int = 0
@@ -142,6 +164,18 @@ class ModelSummary(Message):
 
 class ModelList(Message):
     models: tuple[ModelSummary, ...]
+
+
+class LayerList(Message):
+    """The layers of a model: those that can be explained first, best first, then the others."""
+
+    model: str
+    feature_layer: Layers | None
+    feature_reason: str | None
+    reduction_layer: str | None
+    reduction_reason: str | None
+    output_format: str | None
+    layers: tuple[LayerSummary, ...]
 
 
 class Readiness(Message):

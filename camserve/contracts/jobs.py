@@ -1,18 +1,23 @@
 """What crosses the queue: the job document, and the result beside its tensors.
 
-The tensors themselves travel as safetensors: `input.<i>` (C, *S) float32 to the worker, and
-`map.<r>` (*S) float32 back, one a result, signed and at the feature layer's resolution.
+The tensors themselves travel as safetensors. To the worker: `input.<i>` float32 in the model's own
+format without B; `region.<t>.<i>` bool, the positions of input i that target t sums over, on the
+grid of that input's S and T axes; `reference.<t>` float32, what target t compares with. Back:
+`map.<r>.<l>` (*S) float32, row r, feature layer l, signed and at that layer's resolution.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from camserve.contracts.base import Message
-from camserve.contracts.options import Convention, OutputOptions, Upsampling
-from camserve.contracts.targets import ClassIndexTarget, ReductionTarget, TopTarget
+from camserve.contracts.layers import FeatureFormat, LayerName
+from camserve.contracts.methods import Evaluate, MethodOptions
+from camserve.contracts.options import Convention, Fusion, OutputOptions, Upsampling
+from camserve.contracts.targets import ClassIndexTarget, TopTarget
+from camserve.vocabulary import Method, Metric, Precision
 
 __all__ = [
     "Diagnostic",
@@ -20,20 +25,45 @@ __all__ = [
     "JobInput",
     "JobResult",
     "JobTarget",
+    "MetricResult",
     "ResultRow",
+    "ScalarTarget",
     "input_name",
     "map_name",
+    "reference_name",
+    "region_name",
 ]
 
-JobTarget = ClassIndexTarget | TopTarget | ReductionTarget
+
+class ScalarTarget(Message):
+    """A named reduction or an expression, with all that was resolved by the front end."""
+
+    reduction: str | None = Field(None, description="As it was asked for; null of an expression.")
+    expression: str | None = Field(None, description="The expression, also of a card's reduction.")
+    class_index: int | None = None
+    against: int | None = None
+    index: int | None = None
+    region: Literal["predicted", "all", "given"] | None = Field(
+        None, description="`given`: the tensors `region.<t>.<i>` hold it."
+    )
+    reference: Literal["given"] | int | None = Field(
+        None, description="`given`: the tensor `reference.<t>`; a number: that input's own output."
+    )
+
+    @property
+    def count(self) -> int:
+        return 1
+
+
+JobTarget = ClassIndexTarget | TopTarget | ScalarTarget
 
 
 class JobInput(Message):
     """What presentation must know of an input: how the upload became the tensor."""
 
     name: str | None = Field(None, description="File name of the upload, if it had one.")
-    shape: tuple[int, ...] = Field(description="Shape of the model input, without batch: (C, *S).")
-    geometry: dict[str, Any] | None = Field(None, description="Of a picture; see camserve.maps.")
+    shape: tuple[int, ...] = Field(description="Shape of the model input, without batch.")
+    geometry: dict[str, Any] = Field(description="Where the map lies; see camserve.maps.")
 
 
 class Job(Message):
@@ -45,11 +75,16 @@ class Job(Message):
     model_version: str
     inputs: tuple[JobInput, ...] = ()
     targets: tuple[JobTarget, ...] = ()
-    method: Literal["gradcam"] = "gradcam"
-    feature_layer: str | None = None
-    reduction_layer: str | None = None
+    method: Method = "gradcam"
+    method_options: MethodOptions = MethodOptions()
+    feature_layers: tuple[LayerName, ...] = Field((), description="None: those of the card.")
+    feature_format: FeatureFormat | None = None
+    reduction_layer: LayerName | None = None
+    precision: Precision = "float32"
+    evaluate: Evaluate | None = None
     convention: Convention = "camserve"
     upsampling: Upsampling | None = None
+    fusion: Fusion | None = None
     output: OutputOptions = OutputOptions()
     request_id: str | None = None
 
@@ -57,6 +92,18 @@ class Job(Message):
 class Diagnostic(Message):
     code: str
     advice: str
+
+
+class MetricResult(Message):
+    """One metric of a map."""
+
+    metric: Metric
+    value: float | None = Field(
+        description="Area under the curve, as a mean over its positions; of `randomisation` the "
+        "rank correlation of the two maps. Null if it is not finite."
+    )
+    curve: tuple[float, ...] = Field((), description="Scores, the first of the whole input.")
+    meaning: str = Field(description="How to read the value.")
 
 
 class ResultRow(Message):
@@ -67,6 +114,7 @@ class ResultRow(Message):
     class_index: int | None
     score: float | None = Field(description="The differentiated scalar; null if it is not finite.")
     diagnostics: tuple[Diagnostic, ...] = ()
+    evaluation: tuple[MetricResult, ...] = ()
 
 
 class JobResult(Message):
@@ -74,11 +122,13 @@ class JobResult(Message):
 
     version: Literal[1] = 1
     model_version: str
-    feature_layer: str
+    feature_layers: Annotated[tuple[LayerName, ...], Field(min_length=1)]
     reduction_layer: str
     rows: tuple[ResultRow, ...]
     compute_ms: float
     batch_size: int = Field(description="Inputs that shared the forward pass.")
+    forward_passes: int = Field(description="Of single inputs, what the request cost in all.")
+    precision: Precision
     worker: str
     device: str
 
@@ -88,6 +138,16 @@ def input_name(index: int) -> str:
     return f"input.{index}"
 
 
-def map_name(index: int) -> str:
-    """Name of a row's tensor in a result."""
-    return f"map.{index}"
+def region_name(target: int, index: int) -> str:
+    """Name of the region of a target on an input, in a payload."""
+    return f"region.{target}.{index}"
+
+
+def reference_name(target: int) -> str:
+    """Name of the vector that a target compares with, in a payload."""
+    return f"reference.{target}"
+
+
+def map_name(row: int, layer: int) -> str:
+    """Name of a row's tensor of one feature layer, in a result."""
+    return f"map.{row}.{layer}"

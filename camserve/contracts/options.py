@@ -9,8 +9,11 @@ from pydantic import Field, StringConstraints
 from camserve.contracts.base import Message
 
 __all__ = [
+    "SIZE",
+    "SIZE_HELP",
     "Colormap",
     "Convention",
+    "Fusion",
     "MapOptions",
     "OutputOptions",
     "PictureOptions",
@@ -24,15 +27,16 @@ Convention = Literal["camserve", "matlab", "paper", "pytorch-grad-cam", "captum"
 Upsampling = Literal["nearest", "linear", "bicubic", "none"]
 Colormap = Literal["turbo", "viridis", "inferno", "magma", "jet", "gray"]
 View = Literal["overlay", "heatmap", "side_by_side", "contour"]
-Size = Annotated[
-    str,
-    StringConstraints(pattern=r"^(original|input|feature|[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4})$"),
-]
+Fusion = Literal["mean", "max"]
+SIZE = r"^(original|input|feature|[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2})$"
+Size = Annotated[str, StringConstraints(pattern=SIZE)]
 
 SIZE_HELP = (
     "`original`: the upload's own pixel grid; `input`: the grid that the model saw; `feature`: the "
     "feature layer's grid; `640`: the upload's shape with its long side 640; `640x480`: width x "
-    "height. Sizes count the pixels as the file stores them, before its EXIF orientation."
+    "height. Sizes count the pixels as the file stores them, before its EXIF orientation. Of an "
+    "array that is no picture: `original` and `input` are its own grid, and `32x64x64` gives a "
+    "size for each axis of the map (of a picture: at most 32 slices of 64 x 64)."
 )
 
 
@@ -44,6 +48,11 @@ class MapOptions(Message):
     )
     upsampling: Upsampling | None = Field(
         None, description="Interpolation; default: the request's, or the convention's own."
+    )
+    fusion: Fusion | None = Field(
+        None,
+        description="How the maps of several layers become one; default: the request's, or the "
+        "convention's own.",
     )
     size: Size | None = Field(
         None,

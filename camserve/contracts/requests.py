@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
+from camserve import vocabulary
 from camserve.contracts.base import Message
-from camserve.contracts.options import Convention, OutputOptions, Upsampling
-from camserve.contracts.targets import Target, TopTarget
+from camserve.contracts.input_specs import Format
+from camserve.contracts.layers import LAYER_HELP, FeatureFormat, LayerName, Layers
+from camserve.contracts.methods import METHOD_HELP, Evaluate, MethodOptions, check_options
+from camserve.contracts.options import Convention, Fusion, OutputOptions, Upsampling
+from camserve.contracts.targets import Target
+from camserve.vocabulary import Method, Precision
 
 __all__ = [
+    "EXECUTION",
     "MODEL_NAME",
+    "Execution",
     "ExplanationRequest",
     "Image",
     "ImageInput",
@@ -23,7 +30,8 @@ __all__ = [
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Priority = Literal["interactive", "bulk"]
-LayerName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+EXECUTION = f"^({vocabulary.EXECUTION})$"
+Execution = Annotated[str, StringConstraints(pattern=EXECUTION)]
 
 
 class Image(Message):
@@ -44,9 +52,12 @@ class Tensor(Message):
 
 
 class TensorInput(Message):
-    """A ready tensor of the model's own input shape, channels first, already normalised."""
+    """An array of numbers. To a model of pictures it is sent ready, that is normalised."""
 
     tensor: Tensor
+    format: Format | None = Field(
+        None, description="Dimension labels of this array; default: the request's."
+    )
 
 
 def _kind(value: Any) -> str | None:
@@ -73,13 +84,28 @@ class ExplanationRequest(Message):
         description="Name of the model, as in GET /v1/models.", examples=["shapes"]
     )
     inputs: tuple[Input, ...] = Field((), description="Pictures or tensors.")
-    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = Field(
-        (TopTarget(top=1),),
-        description="What to explain; default: the best class of each input.",
+    format: Format | None = Field(
+        None,
+        description="Dimension labels of the arrays that are sent, such as `SSC` for height x "
+        "width x channels; default: the model's own without B. Maps have their axes S and T in "
+        "this order. With a B, each of its positions is an input.",
     )
-    method: Literal["gradcam"] = Field("gradcam", description="The attribution method.")
-    feature_layer: LayerName | None = Field(
-        None, description="Layer whose activations are explained; default: the model card's."
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="What to explain; default: the best class of each input, or the norm of an "
+        "embedding.",
+    )
+    method: Method = Field("gradcam", description=METHOD_HELP)
+    method_options: MethodOptions = MethodOptions()
+    feature_layer: Layers | None = Field(
+        None,
+        description="Layer whose activations are explained, or a list of layers whose maps are "
+        f"fused; default: the model card's. {LAYER_HELP}",
+    )
+    feature_format: FeatureFormat | None = Field(
+        None,
+        description="Dimension labels of the feature layer's output, where the automatic reading "
+        "is not meant: `BSSC`, `BTC`, or `BTC:14x14` for tokens that are such a grid.",
     )
     reduction_layer: LayerName | None = Field(
         None,
@@ -88,8 +114,25 @@ class ExplanationRequest(Message):
     )
     convention: Convention = Field("camserve", description="How the map is finished.")
     upsampling: Upsampling | None = Field(None, description="Default: the convention's own.")
+    fusion: Fusion | None = Field(
+        None, description="How the maps of several layers become one; default: the convention's."
+    )
+    precision: Precision = Field(
+        "float32",
+        description="What the network computes in up to the feature layer. The head, the gradient "
+        "and the map are float32 at least.",
+    )
+    execution: Execution = Field(
+        "auto", description="`cpu`, `cuda`, or one GPU as in `cuda:1`: the device of the worker."
+    )
+    evaluate: Evaluate | None = Field(None, description="Put the map to the test, at a cost.")
     priority: Priority = Field("interactive", description="`bulk` waits behind `interactive`.")
     deadline_ms: Annotated[int, Field(ge=1, strict=True)] | None = Field(
         None, description="Milliseconds from now after which the answer is of no use."
     )
     output: OutputOptions = OutputOptions()
+
+    @model_validator(mode="after")
+    def _fitting_options(self) -> Self:
+        check_options(self.method, self.method_options)
+        return self

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from camserve.contracts.base import Message
+from camserve.contracts.reductions import (
+    REDUCTION_NAME,
+    Index,
+    ReductionParameters,
+    check_parameters,
+)
+from camserve.vocabulary import REDUCTIONS
 
 __all__ = [
-    "REDUCTIONS_OF_LOGITS",
-    "REDUCTION_PARAMETERS",
     "TARGET_KEYS",
     "ClassIndexTarget",
     "ClassLabelTarget",
-    "ReductionName",
-    "ReductionParameters",
+    "ExpressionTarget",
     "ReductionTarget",
-    "Takes",
     "Target",
     "TopTarget",
 ]
-
-Index = Annotated[int, Field(ge=0, strict=True)]
-ReductionName = Literal[
-    "class_score",
-    "class_margin",
-    "log_odds",
-    "output",
-    "sum",
-    "mean",
-    "max",
-    "norm",
-    "entropy",
-]
-
 
 # fail fast: the wrong items of a list as long as a body may be are not all worth a report
 Indices = Annotated[tuple[Index, ...], Field(min_length=1, max_length=1000, fail_fast=True)]
@@ -82,59 +71,37 @@ class TopTarget(Message):
         return self.top
 
 
-class ReductionParameters(Message):
-    """Parameters of a named reduction; which of them it takes depends on the reduction."""
-
-    class_index: Index | None = None
-    against: Index | None = None
-    index: Index | None = None
-
-
-class Takes(NamedTuple):
-    """The parameters that a reduction must have, and those that it may have."""
-
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-
-
-REDUCTION_PARAMETERS: dict[ReductionName, Takes] = dict.fromkeys(
-    get_args(ReductionName), Takes()
-) | {
-    "class_score": Takes(required=("class_index",)),
-    "class_margin": Takes(required=("class_index",), optional=("against",)),
-    "log_odds": Takes(required=("class_index",)),
-    "output": Takes(optional=("index",)),
-}
-
-
-REDUCTIONS_OF_LOGITS: tuple[ReductionName, ...] = ("log_odds", "entropy")
-"""Those whose formula takes a softmax of its own: of probabilities they would be another number."""
-
-
 class ReductionTarget(Message):
-    """A named reduction: a differentiable scalar of the reduction layer's output."""
+    """A named reduction: a differentiable scalar of the reduction layer's output.
 
-    reduction: ReductionName = Field(description="Name of the reduction.", examples=["entropy"])
+    The name is one of ours, or one of the model card's own.
+    """
+
+    reduction: Annotated[str, StringConstraints(pattern=REDUCTION_NAME)] = Field(
+        description=f"One of {', '.join(f'`{name}`' for name in REDUCTIONS)}, or a name "
+        "of the model card's own.",
+        examples=["entropy"],
+    )
     params: ReductionParameters = ReductionParameters()
 
     @model_validator(mode="after")
     def _fitting_parameters(self) -> Self:
-        takes = REDUCTION_PARAMETERS[self.reduction]
-        allowed = (*takes.required, *takes.optional)
-        for name in ReductionParameters.model_fields:
-            given = getattr(self.params, name) is not None
-            if name in takes.required and not given:
-                raise ValueError(f"reduction {self.reduction!r} needs params.{name}")
-            if given and name not in allowed:
-                raise ValueError(
-                    f"reduction {self.reduction!r} does not take params.{name}: it takes "
-                    f"{' and '.join(allowed) or 'no parameters'}"
-                )
-        if self.params.against is not None and self.params.against == self.params.class_index:
-            raise ValueError(
-                f"class_margin of class {self.params.against} against itself is always 0"
-            )
+        check_parameters(self.reduction, self.params)
         return self
+
+    @property
+    def count(self) -> int:
+        return 1
+
+
+class ExpressionTarget(Message):
+    """A scalar of your own: an expression of `x`, the reduction layer's output for one input."""
+
+    expression: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(
+        description="Numbers, `x`, indices and slices, + - * /, comparisons and a dozen functions; "
+        "see docs/expressions.md.",
+        examples=["x[3] - x[5]"],
+    )
 
     @property
     def count(self) -> int:
@@ -146,6 +113,7 @@ _KINDS: dict[str, type[Message]] = {
     "class_label": ClassLabelTarget,
     "top": TopTarget,
     "reduction": ReductionTarget,
+    "expression": ExpressionTarget,
 }
 TARGET_KEYS = tuple(_KINDS)
 
@@ -162,10 +130,11 @@ Target = Annotated[
     Annotated[ClassIndexTarget, Tag("class_index")]
     | Annotated[ClassLabelTarget, Tag("class_label")]
     | Annotated[TopTarget, Tag("top")]
-    | Annotated[ReductionTarget, Tag("reduction")],
+    | Annotated[ReductionTarget, Tag("reduction")]
+    | Annotated[ExpressionTarget, Tag("expression")],
     Discriminator(
         _kind,
         custom_error_type="one_target",
-        custom_error_message="a target has exactly one of class_index, class_label, top, reduction",
+        custom_error_message=f"a target has exactly one of {', '.join(TARGET_KEYS)}",
     ),
 ]

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from app.targets import VIRTUAL_LAYERS
 from camserve.contracts import options, targets
-from camserve.contracts.cards import InputSpec, WorkerStatus
+from camserve.contracts.cards import SOURCES, WorkerStatus
+from camserve.contracts.input_specs import PictureSpec
+from camserve.contracts.reductions import ReductionParameters
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import InvalidRequest
 from camserve.maps.colormaps import COLORMAPS, DEFAULT_COLORMAP
-from camserve.maps.conventions import CONVENTIONS
+from camserve.maps.conventions import CONVENTIONS, Fusion
 from camserve.maps.overlay import DEFAULT_ALPHA, VIEWS
-from camserve.maps.resample import METHODS
-from camserve.maps.resizing import RESIZE_MODES
+from camserve.maps.resample import METHODS as RESAMPLING
+from camserve.maps.resizing import RESIZE_MODES, CropRounding
+from camserve.vocabulary import METHODS, PRECISIONS, REDUCTIONS
 
 PAIRS = [
     (options.Convention, CONVENTIONS),
-    (options.Upsampling, METHODS),
+    (options.Upsampling, RESAMPLING),
     (options.Colormap, COLORMAPS),
     (options.View, VIEWS),
-    (InputSpec.model_fields["resize"].annotation, RESIZE_MODES),
+    (options.Fusion, get_args(Fusion)),
+    (PictureSpec.model_fields["resize"].annotation, RESIZE_MODES),
+    (PictureSpec.model_fields["crop_rounding"].annotation, get_args(CropRounding)),
 ]
 
 
@@ -41,53 +46,56 @@ def test_defaults_are_those_of_the_maps() -> None:
 def test_filters_are_pillows() -> None:
     from app.inputs import _FILTERS
 
-    assert set(get_args(InputSpec.model_fields["filter"].annotation)) == set(_FILTERS)
+    assert set(get_args(PictureSpec.model_fields["filter"].annotation)) == set(_FILTERS)
     assert {name: value.name.lower() for name, value in _FILTERS.items()} == {
         n: n for n in _FILTERS
     }
 
 
-def test_reductions_and_their_parameters_are_those_of_the_engine() -> None:
-    from camserve.engine import REDUCTIONS, Reduction
-
-    assert get_args(targets.ReductionName) == tuple(REDUCTIONS)
-    parameters = {
-        name for facts in REDUCTIONS.values() for name in (*facts.required, *facts.optional)
-    }
-    assert set(targets.ReductionParameters.model_fields) == parameters
-    Reduction("sum", **targets.ReductionParameters().model_dump())
+def test_parameters_are_those_that_reductions_take() -> None:
+    taken = {name for takes in REDUCTIONS.values() for name in (*takes.required, *takes.optional)}
+    assert set(ReductionParameters.model_fields) == taken
 
 
-def test_each_reduction_takes_what_the_engine_takes() -> None:
-    from camserve.engine import REDUCTIONS
-
-    assert {
-        name: (takes.required, takes.optional)
-        for name, takes in targets.REDUCTION_PARAMETERS.items()
-    } == {name: (facts.required, facts.optional) for name, facts in REDUCTIONS.items()}
-
-
-def test_reductions_of_the_contract_pass_the_engines_check() -> None:
-    from camserve.engine import REDUCTIONS, Reduction
+def test_every_reduction_passes_the_engines_check_and_the_contracts() -> None:
+    from camserve.engine import Reduction
     from camserve.engine.reductions import check_reduction
 
-    for name, facts in REDUCTIONS.items():
-        params = targets.ReductionParameters(**dict.fromkeys(facts.required, 1))
-        check_reduction(Reduction(name, **params.model_dump()))
-    with pytest.raises(InvalidRequest):
-        check_reduction(Reduction("class_score"))
+    values = {"class_index": 1, "reference": (1.0, 2.0)}
+    for name, takes in REDUCTIONS.items():
+        given = {one: values[one] for one in takes.required}
+        targets.ReductionTarget(reduction=name, params=ReductionParameters(**given))
+        check_reduction(Reduction(name, **given))
+        for missing in takes.required:
+            fewer = {one: value for one, value in given.items() if one != missing}
+            with pytest.raises(ValueError, match=missing):
+                targets.ReductionTarget(reduction=name, params=ReductionParameters(**fewer))
+            with pytest.raises(InvalidRequest, match=missing):
+                check_reduction(Reduction(name, **fewer))
 
 
-def test_virtual_layers_are_those_of_the_engine() -> None:
-    from camserve.engine import scores
+def test_diagnostics_have_names_of_their_own() -> None:
+    from camserve.engine import Diagnostic
 
-    known = {
-        value
-        for name, group in vars(scores).items()
-        if name.isupper() and isinstance(group, tuple)
-        for value in group
-    }
-    assert set(VIRTUAL_LAYERS) <= known
+    listed = {"zero_gradient", "saturated", "negative_only", "flat", "nonfinite_retried"}
+    assert {str(one) for one in Diagnostic} == listed | {"nonfinite"}
+
+
+def test_every_method_and_precision_is_the_engines() -> None:
+    from camserve.engine.attributions import GRADIENT_METHODS
+    from camserve.engine.precision import DTYPES
+
+    assert set(METHODS) == {*GRADIENT_METHODS, "eigencam", "scorecam", "ablationcam"}
+    assert set(DTYPES) == set(PRECISIONS)
+
+
+def test_every_source_has_a_loader() -> None:
+    from workers import sources
+
+    text = Path(sources.__file__).read_text()
+    *named, last = SOURCES
+    assert all(f'case "{kind}":' in text for kind in named)
+    assert f"load_{last}" in text
 
 
 def test_each_target_key_has_its_kind() -> None:
@@ -99,16 +107,11 @@ def test_each_target_key_has_its_kind() -> None:
                 {"class_label": "a"},
                 {"top": 3},
                 {"reduction": "sum"},
+                {"expression": "x[0]"},
             ],
         }
     )
-    assert [target.count for target in asked.targets] == [2, 1, 3, 1]
+    assert [target.count for target in asked.targets] == [2, 1, 3, 1, 1]
     assert [next(iter(type(t).model_fields)) for t in asked.targets] == list(targets.TARGET_KEYS)
     again = ExplanationRequest.model_validate(asked.model_dump())
     assert again == asked
-
-
-def test_reductions_of_logits_are_those_of_the_engine() -> None:
-    from camserve.engine.reductions import ON_LOGITS
-
-    assert set(targets.REDUCTIONS_OF_LOGITS) == ON_LOGITS
