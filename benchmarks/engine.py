@@ -16,9 +16,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetForImageClassification
 
 from camserve.engine import ClassIndex, Explainer
+from workers.sources.libraries import hide_broken_torchvision
 
 __all__ = ["Ratio", "main", "measure"]
 
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(*, rounds: int, device: str) -> list[Ratio]:
     """All ratios, each from `rounds` interleaved runs."""
+    hide_broken_torchvision()  # transformers would stumble over it
+    from transformers import ResNetConfig, ResNetForImageClassification  # noqa: PLC0415
+
     torch.manual_seed(0)
     model = ResNetForImageClassification(ResNetConfig(num_labels=1000)).to(device)
     explainer = Explainer(model, torch.zeros(1, 3, 224, 224))

@@ -10,7 +10,7 @@ import redis
 
 from camserve.broker.embedded import EmbeddedServer
 from tests.service import ROOT, Service, free_port, make_repository
-from tests.zoo import add_zoo_classifiers
+from tests.zoo import add_zoo_models
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def redis_url(embedded_server: EmbeddedServer) -> str:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running camserve, shared by all tests that leave it as it was: `shapes`, the hub's models
-    (out of reach) and, where the zoo is there, its image classifiers."""
+    (out of reach) and, where the zoo is there, its models."""
     folder = tmp_path_factory.mktemp("service")
     models = make_repository(
         folder / "models",
         *(ROOT / "models" / name for name in ("shapes", "resnet50", "vit-base", "convnext-tiny")),
     )
-    add_zoo_classifiers(models)
+    add_zoo_models(models)
     # a hub that refuses the connection: what a machine without a network meets
     hub = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": str(folder / "hub")}
     with (

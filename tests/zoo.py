@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-__all__ = ["ZOO", "add_zoo_classifiers", "arrays", "cases", "needs_zoo"]
+__all__ = ["ZOO", "add_zoo_models", "arrays", "cases", "needs_zoo"]
 
 ZOO = Path(
     os.environ.get("CAMSERVE_TEST_ZOO", Path(__file__).parent.parent.parent / "shared" / "zoo")
@@ -21,7 +21,17 @@ needs_zoo = pytest.mark.skipif(
     not (ZOO / "index.json").is_file(), reason=f"the zoo of reference maps is not at {ZOO}"
 )
 
-_CLASSIFIERS = {"cifar10-resnet20": "", "cifar10-resnet56": "", "shapes-multilabel": "multi-label"}
+# task, and what of the input its file does not tell
+_MODELS = {
+    "cifar10-resnet20": ("classification", ""),
+    "cifar10-resnet56": ("classification", ""),
+    "shapes-multilabel": ("multi-label", ""),
+    "shapes-unet": ("segmentation", ""),
+    "digits-angle": ("regression", ""),
+    "volumes-cnn3d": ("classification", ""),
+    "vowels-tcn": ("classification", 'format = "BCT"\nshape = [12, 0]\n'),
+}
+_REDUCTIONS = {"digits-angle": 'reductions = {tilt = "x[0]", upright = "-abs(x[0])"}\n'}
 
 
 @cache
@@ -38,22 +48,27 @@ def arrays(case: dict[str, Any], *names: str) -> list[np.ndarray]:
         return [stored[n].astype(float).reshape(-1, *stored[n].shape[lead:]) for n in names]
 
 
-def add_zoo_classifiers(repository: Path) -> None:
-    """Folders with cards of ours for the zoo's image classifiers; none without a zoo."""
-    for name, task in _CLASSIFIERS.items():
+def add_zoo_models(repository: Path) -> None:
+    """Folders with cards of ours for the zoo's models; none without a zoo.
+
+    `<name>` loads the torch.export program, and `<name>-onnx` the ONNX file of the same network.
+    """
+    for name, (task, spec) in _MODELS.items():
         source = ZOO / "models" / name
         if not source.is_dir():
             continue
         known = json.loads((source / "card.json").read_text())
         normalisation = known["input"].get("normalisation") or {}
-        folder = repository / name
-        folder.mkdir()
-        (folder / "model.pt2").symlink_to(source / "model.pt2")
-        (folder / "card.toml").write_text(
-            'source = "export:model.pt2"\n'
-            f"task = {json.dumps(task or 'classification')}\n"
-            f"labels = {json.dumps(known['class_labels'])}\n"
-            "[input]\n"
-            f"mean = {json.dumps(normalisation.get('mean', [0.0]))}\n"
-            f"std = {json.dumps(normalisation.get('std', [1.0]))}\n"
-        )
+        for folder, file in ((name, "model.pt2"), (f"{name}-onnx", "model.onnx")):
+            kind = "export" if file.endswith(".pt2") else "onnx"
+            (repository / folder).mkdir()
+            (repository / folder / file).symlink_to(source / file)
+            (repository / folder / "card.toml").write_text(
+                f'source = "{kind}:{file}"\n'
+                f"task = {json.dumps(task)}\n"
+                f"labels = {json.dumps(known['class_labels'] or [])}\n"
+                f"{_REDUCTIONS.get(name, '')}"
+                f"[input]\n{spec}"
+                f"mean = {json.dumps(normalisation.get('mean', [0.0]))}\n"
+                f"std = {json.dumps(normalisation.get('std', [1.0]))}\n"
+            )

@@ -6,23 +6,24 @@ attribution.map  # (7, 7), signed
 """
 
 from camserve.engine.attributions import Attribution
-from camserve.engine.cam import grad_cam
+from camserve.engine.budget import Budget
 from camserve.engine.diagnostics import Diagnostic
 from camserve.engine.explainer import Explainer
-from camserve.engine.reductions import REDUCTIONS
+from camserve.engine.methods.finer import Finer
 from camserve.engine.reports import LayerReport, ModelReport
-from camserve.engine.targets import ClassIndex, Reduction, Target, Top
+from camserve.engine.targets import ClassIndex, Reduction, Region, Target, Top
 
 __all__ = [
-    "REDUCTIONS",
     "Attribution",
+    "Budget",
     "ClassIndex",
     "Diagnostic",
     "Explainer",
+    "Finer",
     "LayerReport",
     "ModelReport",
     "Reduction",
+    "Region",
     "Target",
     "Top",
-    "grad_cam",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 
 from torch import Tensor
@@ -14,6 +15,7 @@ class Diagnostic(StrEnum):
     """A reason to distrust a map; `advice` says what to do."""
 
     NONFINITE = "nonfinite"
+    NONFINITE_RETRIED = "nonfinite_retried"
     ZERO_GRADIENT = "zero_gradient"
     SATURATED = "saturated"
     FLAT = "flat"
@@ -27,8 +29,12 @@ class Diagnostic(StrEnum):
 
 _ADVICE = {
     Diagnostic.NONFINITE: (
-        "The map or its score has infinities or NaN: check the input and the model's weights, "
-        "or run the model in float32."
+        "The map or its score has infinities or NaN, in float32 too: check the input and the "
+        "model's weights."
+    ),
+    Diagnostic.NONFINITE_RETRIED: (
+        "Half precision gave infinities or NaN, so this map was computed again in float32: ask "
+        "this model for bfloat16, whose range is float32's, or for float32."
     ),
     Diagnostic.ZERO_GRADIENT: (
         "The score does not change with the features: choose another target, a layer nearer to "
@@ -50,20 +56,21 @@ _ADVICE = {
 
 
 def diagnose(
-    cam: Tensor, score: float, *, zero_gradient: bool, saturated: bool
+    maps: Sequence[Tensor], score: float, *, zero_gradient: bool, saturated: bool
 ) -> tuple[Diagnostic, ...]:
-    """The diagnostics of one signed map (*S) on the CPU.
+    """The diagnostics of one target's signed maps (*S) on the CPU, one for each layer.
 
-    A map that is not finite has no other diagnostic; one without gradient is not also called flat.
+    Maps that are not finite have no other diagnostic; one without gradient is not also called
+    flat. Of several layers, all must be flat, or negative.
     """
-    if not bool(cam.isfinite().all()) or not math.isfinite(score):
+    if not all(bool(one.isfinite().all()) for one in maps) or not math.isfinite(score):
         return (Diagnostic.NONFINITE,)
     found = [Diagnostic.SATURATED] if saturated else []
-    lowest, highest = float(cam.min()), float(cam.max())
+    ranges = [(float(one.min()), float(one.max())) for one in maps]
     if zero_gradient:
         found.insert(0, Diagnostic.ZERO_GRADIENT)
-    elif highest - lowest <= 1e-6 * max(abs(lowest), abs(highest)):
+    elif all(high - low <= 1e-6 * max(abs(low), abs(high)) for low, high in ranges):
         found.append(Diagnostic.FLAT)
-    if highest <= 0 and lowest < 0:
+    if all(high <= 0 for _, high in ranges) and any(low < 0 for low, _ in ranges):
         found.append(Diagnostic.NEGATIVE_ONLY)
     return tuple(found)

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from camserve.engine.attributions import Attribution, attribute
-from camserve.engine.head import HeadForward, forward_head, ordinary_autograd
-from camserve.engine.introspection import FeatureTap, introspect
-from camserve.engine.layouts import Layout, refit
+from camserve.engine.accepted_inputs import AcceptedInputs, labels_of
+from camserve.engine.attributions import Attribution
+from camserve.engine.budget import Budget
+from camserve.engine.computation import Computation, Plan, with_weights
+from camserve.engine.evaluation import ScoreOf
+from camserve.engine.head import ordinary_autograd
+from camserve.engine.introspection import FeatureTap, Named, introspect
+from camserve.engine.layouts import Extent, Layout, from_channels_first
+from camserve.engine.methods.finer import Finer
 from camserve.engine.preparation import placement, prepare
+from camserve.engine.quantization import quantize_weights
+from camserve.engine.recurrence import PlainRecurrence
 from camserve.engine.reports import ModelReport
-from camserve.engine.scores import VIRTUAL_LAYERS, check_targets, score_targets
+from camserve.engine.resolved_targets import check_targets
+from camserve.engine.scores import Reader
 from camserve.engine.targets import Target
-from camserve.errors import InvalidInput, LayerNotFound, NotExplainable, ShapeMismatch
+from camserve.errors import InvalidRequest, NotExplainable, ShapeMismatch
+from camserve.vocabulary import METHODS, PRECISIONS, Method, Precision
 
 __all__ = ["Explainer"]
+
+NO_FINER = Finer()
 
 
 class Explainer:
     """One replica of one model, ready to explain. Thread-safe: one lock per replica.
 
     The model belongs to the explainer from now on: it is put in evaluation mode and its weights
-    are frozen. `probe`: one input (1, C, *S) of a shape that the model takes; only its shape
-    counts. Layers are chosen automatically unless they are named (`report` says which and why).
-    Raises LayerNotFound or NotExplainable for a named layer that will not do.
+    are frozen. `probe`: one input of a shape that the model takes; only its shape counts.
+    `input_format`: the labels of its dimensions, one of them B; by default BCT, BCSS or BCSSS, by
+    their number. Layers are chosen automatically unless they are named (`report` says which and
+    why); `feature_format` and `output_format` label the dimensions of what they return, where the
+    automatic reading is not meant. `quantization`: keep the weights up to the feature layer as
+    int8; the head stays as it is.
+    Raises InvalidInput or InvalidRequest for a probe or format without meaning, LayerNotFound or
+    NotExplainable for a named layer that will not do.
     """
 
     def __init__(
@@ -35,118 +53,194 @@ class Explainer:
         model: nn.Module,
         probe: Tensor,
         *,
-        feature_layer: str | None = None,
+        input_format: str | None = None,
+        feature_layer: str | Sequence[str] | None = None,
+        feature_format: str | None = None,
         reduction_layer: str | None = None,
+        output_format: str | None = None,
+        quantization: Literal["int8"] | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._recurrence = PlainRecurrence()
         self._model = model
+        labels = labels_of(probe, input_format)
         prepare(model)
-        self._device, self._dtype = placement(model, probe)
-        if probe.ndim < 3 or len(probe) != 1:
-            raise InvalidInput(f"the probe must be (1, C, *S), not {tuple(probe.shape)}")
-        self._probe_shape = tuple(probe.shape)
+        device, dtype = placement(model, probe)
+        self._accepted = AcceptedInputs(labels, tuple(probe.shape), device, dtype)
+        self._feature_format = feature_format
+        named = Named(_names(feature_layer), reduction_layer, output_format)
         with ordinary_autograd():
-            example = torch.empty(probe.shape, device=self._device, dtype=self._dtype)
-            self._known = introspect(model, example, feature_layer, reduction_layer)
-        if feature_layer is not None:
-            self._known.tap(feature_layer)
-        self._reduction_module(self.report.reduction_layer)
+            example = torch.empty(probe.shape, device=device, dtype=dtype)
+            self._known = self._recurrence.run(lambda: introspect(model, example, labels, named))
+        for layer in named.feature_layers:
+            self._known.tap(layer, feature_format)
+        self._known.reduction(self.report.reduction_layer)
+        if quantization is not None:
+            quantize_weights(self._known.modules_up_to(self.report.feature_layers))
 
     @property
     def report(self) -> ModelReport:
         """The model's layers, the chosen ones, and the reasons."""
         return self._known.report
 
+    @property
+    def model(self) -> nn.Module:
+        """The network, which belongs to the explainer."""
+        return self._model
+
+    @property
+    def input_format(self) -> str:
+        """Dimension labels of the inputs."""
+        return self._accepted.labels
+
+    @property
+    def batch_dimension(self) -> int:
+        """Which dimension of the inputs counts them."""
+        return self._accepted.batch_dimension
+
+    def extent_of(self, inputs: Tensor) -> Extent:
+        """Space and time of inputs in the model's format."""
+        return self._accepted.extent_of(inputs)
+
     def explain(
         self,
         inputs: Tensor,
         targets: Sequence[Sequence[Target]],
         *,
-        feature_layer: str | None = None,
+        method: Method = "gradcam",
+        feature_layer: str | Sequence[str] | None = None,
+        feature_format: str | None = None,
         reduction_layer: str | None = None,
+        precision: Precision = "float32",
+        channels: int | None = None,
+        finer: Finer = NO_FINER,
+        budget: Budget | None = None,
+        chunk: int = 8,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> list[list[Attribution]]:
-        """Attributions of `targets[i]` on `inputs[i]`, in order; `Top` expands in place.
+        """Attributions of `targets[i]` on input i, in order; `Top` expands in place.
 
-        inputs: (N, C, *S), moved to the model's device and dtype. All rows and targets share one
-        forward pass. `reduction_layer`: a module, or "output", "softmax", "sigmoid". Of a module
-        that runs more than once, the last call counts.
+        inputs: N of them in the model's format, moved to its device and dtype. All inputs and
+        targets share one forward pass. feature_layer: a module, or several, each with a map of
+        its own; `name:path` takes one of several tensors that a module returns. Of a module that
+        runs more than once, the last call counts. feature_format: the labels of what they return,
+        as in `BSSC` or `BTC:14x14`. reduction_layer: a module, or "output", "softmax", "sigmoid".
+        precision: of the network up to the first feature layer. channels: of scorecam and
+        ablationcam, how many to use. chunk: of the same, how many variants run at once. budget:
+        limits what they may cost. weights: take these instead of the model's own, by name.
         Raises ShapeMismatch (not one list of targets per input), InvalidInput, InvalidRequest,
-        ClassIndexOutOfRange, LayerNotFound, or NotExplainable.
+        ClassIndexOutOfRange, InvalidExpression, LayerNotFound, OverBudget, or NotExplainable.
         """
-        self._check(inputs, targets)
-        feature = feature_layer or self.report.feature_layer
-        reduction = reduction_layer or self.report.reduction_layer
-        if feature is None:
+        extent = self._check(inputs, targets)
+        if method not in METHODS or precision not in PRECISIONS:
+            raise InvalidRequest(
+                f"method {method!r} in {precision!r}: there are {', '.join(METHODS)} in "
+                f"{', '.join(PRECISIONS)}"
+            )
+        taps = self._taps(_names(feature_layer), feature_format)
+        if not taps:
             raise NotExplainable(f"no feature layer: {self.report.feature_reason}")
-        tap = self._known.tap(feature)
-        reduction_module = self._reduction_module(reduction)
+        plan = replace(
+            self._plan(reduction_layer),
+            method=method,
+            taps=taps,
+            precision=precision,
+            finer=finer if method == "finercam" else None,
+            channels=channels,
+            chunk=self._chunk(chunk),
+            budget=budget or Budget(),
+        )
         if not any(targets):
             return [[] for _ in targets]
-        with self._lock, ordinary_autograd():
-            seen = self._forward(inputs, feature, tap, reduction_module)
-            if seen.features is None or seen.reduction is None:
-                silent = feature if seen.features is None else reduction
-                raise NotExplainable(f"layer {silent!r} never ran in the model's forward pass")
-            layout = self._layout(tap.layout, seen.features, inputs)
-            scores = score_targets(seen.reduction, targets, reduction)
-            return attribute(seen.features, seen.reduction, scores, layout)
+        with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
+            computation = self._computation(extent, weights)
+            placed = self._accepted.place(inputs)
+            return self._recurrence.run(lambda: computation.run_and_retry(placed, targets, plan))
 
-    def _reduction_module(self, name: str) -> nn.Module | None:
-        """None for the model's output, also where a softmax or sigmoid is put behind it."""
-        if name in VIRTUAL_LAYERS:
-            return None
-        try:
-            return self._known.module(name)
-        except LayerNotFound:
-            names = [*VIRTUAL_LAYERS, *self._known.modules]
-            raise LayerNotFound(name, names) from None
+    def output(self, inputs: Tensor, *, reduction_layer: str | None = None) -> Tensor:
+        """(N, C, *D) what the reduction layer returns for N inputs, the classes first.
 
-    def _check(self, inputs: Tensor, targets: Sequence[Sequence[Target]]) -> None:
-        expected = self._probe_shape
-        if inputs.ndim != len(expected) or inputs.shape[1] != expected[1] or 0 in inputs.shape:
-            raise InvalidInput(
-                f"the model takes inputs like (N, {', '.join(map(str, expected[1:]))}), "
-                f"not {tuple(inputs.shape)}"
-            )
-        if len(targets) != len(inputs):
-            raise ShapeMismatch(
-                f"{len(inputs)} inputs need as many lists of targets, not {len(targets)}"
-            )
+        Raises InvalidInput, LayerNotFound or NotExplainable.
+        """
+        plan = self._plan(reduction_layer)
+        extent = self._check(inputs, [()] * inputs.shape[self.batch_dimension])
+        with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
+            return self._computation(extent).output(self._accepted.place(inputs), plan)
+
+    def score_of(
+        self,
+        inputs: Tensor,
+        target: Target,
+        *,
+        reduction_layer: str | None = None,
+        precision: Precision = "float32",
+        budget: Budget | None = None,
+        chunk: int = 8,
+    ) -> ScoreOf:
+        """The target's scalar as a function of (m, C, *S) inputs, settled on one input.
+
+        inputs: one of them, in the model's format; it decides what `Top(1)`, the best other class
+        or the predicted region mean. precision: of the network up to the feature layers. chunk:
+        how many run at once. Raises as `explain` does.
+        """
+        plan = replace(
+            self._plan(reduction_layer),
+            taps=self._taps((), None),
+            precision=precision,
+            chunk=self._chunk(chunk),
+            budget=budget or Budget(),
+        )
+        extent = self._check(inputs, [[target]])
+        computation = self._computation(extent)
+        with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
+            settled = computation.settle(self._accepted.place(inputs), target, plan)
+
+        def score_of(variants: Tensor) -> Tensor:
+            placed = self._accepted.place(from_channels_first(variants, self.input_format))
+            with self._lock, ordinary_autograd():
+                return computation.counted_scores(placed, settled, plan)
+
+        return score_of
+
+    def _taps(self, layers: Sequence[str], feature_format: str | None) -> tuple[FeatureTap, ...]:
+        """Where the named layers return what is explained, or the chosen ones."""
+        if not layers:
+            layers = self.report.feature_layers
+            feature_format = feature_format or self._feature_format
+        return tuple(self._known.tap(layer, feature_format) for layer in layers)
+
+    def _chunk(self, asked: int) -> int:
+        """How many inputs may share a forward pass."""
+        return asked if self.report.rows_are_independent else 1
+
+    def _plan(self, reduction_layer: str | None) -> Plan:
+        reduction = reduction_layer or self.report.reduction_layer
+        module, path, letters = self._known.reduction(reduction)
+        return Plan(reduction=module, path=path, reader=Reader(reduction, letters))
+
+    def _computation(
+        self, extent: Extent, weights: Mapping[str, Tensor] | None = None
+    ) -> Computation:
+        return Computation(
+            model=self._model,
+            forward=self._model if weights is None else with_weights(self._model, weights),
+            device=self._accepted.device,
+            input_layout=Layout(self.input_format, extent.size),
+            before=self._known.extent,
+            now=extent,
+        )
+
+    def _check(self, inputs: Tensor, targets: Sequence[Sequence[Target]]) -> Extent:
+        """The inputs' space and time."""
+        extent = self._accepted.check(inputs)
+        rows = inputs.shape[self.batch_dimension]
+        if len(targets) != rows:
+            raise ShapeMismatch(f"{rows} inputs need as many lists of targets, not {len(targets)}")
         check_targets(targets)
+        return extent
 
-    def _forward(
-        self, inputs: Tensor, feature: str, tap: FeatureTap, reduction: nn.Module | None
-    ) -> HeadForward:
-        try:
-            return forward_head(
-                self._model,
-                self._placed(inputs),
-                feature=self._known.module(feature),
-                feature_index=tap.index,
-                reduction=reduction,
-            )
-        except (RuntimeError, ValueError, AssertionError) as error:
-            if inputs.shape[2:] == self._probe_shape[2:] or isinstance(
-                error, torch.OutOfMemoryError
-            ):
-                raise
-            raise InvalidInput(
-                f"the model cannot take an input of shape {tuple(inputs.shape[1:])}: it was loaded "
-                f"for {self._probe_shape[1:]} ({error})"
-            ) from error
 
-    def _layout(self, layout: Layout, features: Tensor, inputs: Tensor) -> Layout:
-        """The layout seen by the probe, for the size of these inputs."""
-        now = tuple(inputs.shape[2:])
-        fitted = refit(layout, tuple(features.shape), self._probe_shape[2:], now)
-        if fitted is None or len(features) != len(inputs):
-            raise NotExplainable(
-                f"the feature layer returned {tuple(features.shape)} for an input of "
-                f"{tuple(inputs.shape)}: no map of the input's proportions"
-            )
-        return fitted
-
-    def _placed(self, inputs: Tensor) -> Tensor:
-        """On the model's device, in its dtype, and fit for autograd."""
-        placed = inputs.detach().to(self._device, self._dtype)
-        return placed.clone() if placed.is_inference() else placed
+def _names(layer: str | Sequence[str] | None) -> tuple[str, ...]:
+    if layer is None:
+        return ()
+    return (layer,) if isinstance(layer, str) else tuple(layer)

@@ -16,6 +16,8 @@ __all__ = ["Choice", "choose_layer"]
 
 LEAST_REACH = 0.5
 
+_TOO_LATE = "what it returns was used before it returned: a hook comes too late"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -28,6 +30,18 @@ class Choice:
     reason: str
     ranking: tuple[str, ...]
     faults: dict[str, str]
+    reasons: tuple[str, ...] = ()  # of each in the ranking, were it chosen
+
+    def without(self, count: int) -> Choice:
+        """The choice that is left when so many of the first fail in use."""
+        if count == 0:
+            return self
+        late = dict.fromkeys(self.ranking[:count], _TOO_LATE)
+        left = self.ranking[count:]
+        if not left:
+            return Choice(None, f"{_TOO_LATE}: name a feature layer", (), self.faults | late)
+        reasons = self.reasons[count:]
+        return Choice(left[0], reasons[0], left, self.faults | late, reasons)
 
 
 def choose_layer(probe: Probe) -> Choice:
@@ -56,7 +70,8 @@ def choose_layer(probe: Probe) -> Choice:
             faults[record.name] = f"it is the very tensor that {names[record.name]!r} returns"
     if not ranked:
         return Choice(None, _nothing_found(probe), (), faults)
-    return Choice(ranking[0], _reason(ranked[0], probe, note), ranking, faults)
+    reasons = tuple(_reason(record, probe, note) for record in ranked)
+    return Choice(ranking[0], reasons[0], ranking, faults, reasons)
 
 
 def _outermost_names(records: list[Recorded]) -> dict[str, str]:
@@ -167,6 +182,8 @@ def _short_reach(record: Recorded) -> str:
 def _reason(record: Recorded, probe: Probe, note: str) -> str:
     layout = _layout(record)
     what = f"{cross(layout.grid)} map" if len(layout.grid) > 1 else f"map of {layout.grid[0]} steps"
+    if layout.frames is not None:
+        what += ", frame by frame"
     if layout.prefix_tokens:
         what += f" behind {layout.prefix_tokens} prefix token{'s' * (layout.prefix_tokens > 1)}"
     if note:

@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor
 
-from camserve.errors import NotExplainable
+from camserve.errors import LayerNotFound, NotExplainable
 
-__all__ = ["floating_tensors", "model_output", "replace_tensor"]
+__all__ = ["floating_tensors", "index_of_path", "output_tensor", "replace_tensor", "split_path"]
 
 
-def floating_tensors(value: Any) -> Iterator[Tensor]:
-    """The floating-point tensors inside `value`, depth first, in order."""
+def floating_tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The floating-point tensors inside `value` with their paths, depth first, in order.
+
+    A path is made of keys and positions, as in `hidden_states.2`; of a bare tensor it is empty.
+    """
     if isinstance(value, Tensor):
         if value.is_floating_point():
-            yield value
+            yield path, value
         return
-    children = value.values() if isinstance(value, Mapping) else value
-    if isinstance(value, tuple | list | Mapping):
-        for child in children:
-            yield from floating_tensors(child)
+    children: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, tuple | list):
+        children = enumerate(value)
+    for key, child in children:
+        yield from floating_tensors(child, f"{path}.{key}" if path else str(key))
 
 
-def model_output(value: Any) -> Tensor:
-    """The tensor that stands for a model's answer: `logits` of a mapping, else the first floating.
+def split_path(layer: str) -> tuple[str, str | None]:
+    """`encoder:hidden_states.2` as the name of the module and the path of the tensor in it."""
+    name, colon, path = layer.partition(":")
+    return name, path if colon else None
 
-    Raises NotExplainable if there is none.
+
+def index_of_path(layer: str, path: str, known: list[str]) -> int:
+    """Which of a module's tensors has that path. Raises LayerNotFound with those it has."""
+    if path in known:
+        return known.index(path)
+    name, _ = split_path(layer)
+    raise LayerNotFound(layer, [f"{name}:{one}" if one else name for one in known])
+
+
+def output_tensor(value: Any, layer: str = "output", path: str | None = None) -> Tensor:
+    """The tensor that stands for a model's answer, or for a reduction layer's.
+
+    The one at `path`; without a path `logits` of a mapping, else the first floating-point tensor.
+    Raises LayerNotFound for an unknown path, NotExplainable if there is no such tensor at all.
     """
-    if isinstance(value, Mapping) and isinstance(value.get("logits"), Tensor):
+    if path is None and isinstance(value, Mapping) and isinstance(value.get("logits"), Tensor):
         return value["logits"]  # type: ignore[no-any-return]
-    for tensor in floating_tensors(value):
-        return tensor
-    raise NotExplainable(
-        f"the reduction layer returns no floating-point tensor but {type(value).__name__}: "
-        "choose another reduction layer"
-    )
+    found = list(floating_tensors(value))
+    if not found:
+        raise NotExplainable(
+            f"the reduction layer returns no floating-point tensor but {type(value).__name__}: "
+            "choose another reduction layer"
+        )
+    if path is None:
+        return found[0][1]
+    return found[index_of_path(layer, path, [one for one, _ in found])][1]
 
 
 def replace_tensor(value: Any, old: Tensor, new: Tensor) -> Any:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from camserve.engine.evidence import with_changed_corner
 from camserve.engine.layout_reader import LayoutReader, Refusal
-from camserve.engine.layouts import Layout, to_channels_first
-from camserve.engine.nested import floating_tensors, model_output, replace_tensor
+from camserve.engine.layouts import Extent, Layout, to_channels_first
+from camserve.engine.nested import floating_tensors, output_tensor, replace_tensor
 
-__all__ = ["Probe", "Recorded", "run_probe"]
+__all__ = ["Probe", "Recorded", "noise_like", "run_probe"]
 
 SEED = 20170801
 
 
-@dataclass
+@dataclass(eq=False)
 class Recorded:
-    """The last output of one module. `index`: which of its floating tensors was taken."""
+    """The last output of one module. `index`: which of its floating tensors was taken.
+
+    `reach` and `energy` are kept when they are first asked for, after the gradients are known.
+    """
 
     name: str
     tensor: Tensor
     index: int
     reading: Layout | Refusal
     alias_of: Recorded | None  # the very tensor that this earlier module returned
+    extent: Extent
+    shapes: dict[str, tuple[int, ...]]  # of all its floating tensors, by their paths
+    is_open: bool  # whether its shape could be read in several ways
     gradient: Tensor | None = None
 
     @property
@@ -43,13 +51,18 @@ class Recorded:
         """The module that made the tensor."""
         return self if self.alias_of is None else self.alias_of.source
 
-    @property
+    @cached_property
     def reach(self) -> float | None:
         """Share of the positions at which the gradient is not zero."""
         if self.layout is None or self.gradient is None:
             return None
-        touched = to_channels_first(self.gradient, self.layout).ne(0).any(1)
+        touched = to_channels_first(self.gradient, self.layout, self.extent).ne(0).any(1)
         return float(touched.float().mean())
+
+    @cached_property
+    def energy(self) -> float | None:
+        """Sum of squares of the gradient."""
+        return None if self.gradient is None else float(self.gradient.norm()) ** 2
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,9 @@ class Probe:
     records: list[Recorded]
     output: Tensor
     output_record: Recorded | None  # the module whose output is the model's
-    output_layout: Layout | None
-    extent: tuple[int, ...]
+    output_layout: Layout | None  # of a dense output
+    extent: Extent
+    reader: LayoutReader
 
 
 @dataclass
@@ -76,14 +90,19 @@ class _Recorder:
     handed: dict[int, tuple[Tensor, int, Recorded]] = field(default_factory=dict)
 
     def hook(self, name: str, output: Any) -> Any:
-        taken = self._feature_tensor(output)
+        tensors = list(floating_tensors(output))
+        taken = self._feature_tensor([tensor for _, tensor in tensors])
         if taken is None:
             return None
         index, tensor, reading = taken
+        is_open = self.reader.was_open
         alias_of = self.find(tensor)
         # somebody may still write to a tensor that was handed out before: record a copy of it
         recorded = tensor.clone() if id(tensor) in self.handed else tensor
-        record = Recorded(name, recorded, index, reading, alias_of)
+        shapes = {path: tuple(tensor.shape) for path, tensor in tensors}
+        record = Recorded(
+            name, recorded, index, reading, alias_of, self.reader.extent, shapes, is_open
+        )
         self.records.append(record)
         clone = recorded.clone()
         self.handed[id(clone)] = (clone, clone._version, record)  # noqa: SLF001
@@ -94,10 +113,10 @@ class _Recorder:
         clone, version, record = self.handed.get(id(tensor), (None, 0, None))
         return record if clone is not None and clone._version == version else None  # noqa: SLF001
 
-    def _feature_tensor(self, output: Any) -> tuple[int, Tensor, Layout | Refusal] | None:
+    def _feature_tensor(self, tensors: list[Tensor]) -> tuple[int, Tensor, Layout | Refusal] | None:
         """The first floating tensor with space or time, else the first of all."""
         first: tuple[int, Tensor, Layout | Refusal] | None = None
-        for index, tensor in enumerate(floating_tensors(output)):
+        for index, tensor in enumerate(tensors):
             reading = self.reader.read(tuple(tensor.shape))
             if isinstance(reading, Layout):
                 return index, tensor, reading
@@ -105,34 +124,85 @@ class _Recorder:
         return first
 
 
-def run_probe(model: nn.Module, example: Tensor) -> Probe:
-    """One forward of seeded noise shaped like `example` (1, C, *S), and one backward.
+def noise_like(example: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of the example's shape, dtype and device."""
+    noise = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+    return noise.to(example.device, example.dtype)
 
-    The score is a fixed random projection of the output, so that no class and no symmetry of the
-    output decides what matters. The global random state is as before.
+
+def run_probe(model: nn.Module, example: Tensor, labels: str) -> Probe:
+    """One forward of seeded noise shaped like `example`, one input, and one backward.
+
+    labels: the dimension labels of the example, with B. The score is a fixed random projection of
+    the output, so that no class and no symmetry of the output decides what matters. The global
+    random state is as before.
     """
     devices = [example.device] if example.device.type == "cuda" else []
     generator = torch.Generator().manual_seed(SEED)
-    noise = torch.randn(example.shape, generator=generator, dtype=torch.float64)
-    leaf = noise.to(example.device, example.dtype).requires_grad_()
-    extent = tuple(example.shape[2:])
-    recorder = _Recorder(LayoutReader(extent, len(example)))
+    leaf = noise_like(example, generator).requires_grad_()
+    positions = [(a, n) for a, n in zip(labels, example.shape, strict=True) if a in "ST"]
+    extent = Extent("".join(a for a, _ in positions), tuple(n for _, n in positions))
+    recorder = _Recorder(LayoutReader(extent, batch=1, familiar=_familiar(labels)))
     with torch.random.fork_rng(devices), torch.enable_grad():
+        torch.manual_seed(SEED)  # a model that draws random numbers draws the same ones twice
         with _recording(model, recorder):
-            output = model_output(model(leaf.clone()))
-        projection = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-        score = (output * projection.to(output.device, output.dtype)).sum()
+            output = output_tensor(model(leaf.clone()))
+        projection = noise_like(output, generator)
+        score = (output * projection).sum()
         last = {record.name: record for record in recorder.records}
         records = [record for record in recorder.records if last[record.name] is record]
         _differentiate(score, records)
-    reading = LayoutReader(extent, len(example)).read(tuple(output.shape))
+        reader = _settled(model, leaf.detach(), labels, records, recorder.reader)
     return Probe(
         records=records,
         output=output.detach(),
         output_record=recorder.find(output),
-        output_layout=reading if isinstance(reading, Layout) else None,
+        output_layout=_dense(reader, tuple(output.shape)),
         extent=extent,
+        reader=reader,
     )
+
+
+def _settled(
+    model: nn.Module, inputs: Tensor, labels: str, records: list[Recorded], reader: LayoutReader
+) -> LayoutReader:
+    """Read all once more with evidence, if a shape was open; returns the reader that knows it."""
+    watched = {record.name: record for record in records if record.is_open}
+    if not watched:
+        return reader
+    changes: dict[str, Tensor] = {}
+
+    def compare(name: str, output: Any) -> None:
+        found = [tensor for _, tensor in floating_tensors(output)]
+        record = watched[name]
+        if record.index < len(found) and found[record.index].shape == record.tensor.shape:
+            changes[name] = (found[record.index] - record.tensor).detach().abs().float()
+
+    with torch.no_grad(), ExitStack() as borrowed:
+        for name in watched:
+            handle = model.get_submodule(name).register_forward_hook(
+                lambda _module, _inputs, output, name=name: compare(name, output)
+            )
+            borrowed.callback(handle.remove)
+        torch.manual_seed(SEED)
+        model(with_changed_corner(inputs, labels))
+    better = LayoutReader(reader.extent, batch=1, familiar=_familiar(labels))
+    for record in records:
+        record.reading = better.read(tuple(record.tensor.shape), changes.get(record.name))
+    return better
+
+
+def _familiar(labels: str) -> str:
+    """Whether channels come first or last in the input: then so they do where it is open."""
+    positions = [letter for letter in labels if letter in "ST"]
+    first = labels.find(positions[0])
+    return "BC" if "C" not in labels or labels.index("C") < first else f"B{positions[0]}"
+
+
+def _dense(seen: LayoutReader, shape: tuple[int, ...]) -> Layout | None:
+    """The reading of an output as a map. Token counts do not count: scores are no attention."""
+    reading = replace(seen, tokens=set()).read(shape)
+    return reading if isinstance(reading, Layout) else None
 
 
 @contextmanager

@@ -9,151 +9,148 @@ import torch
 from torch import Tensor
 
 from camserve.engine.gradients import vector_jacobian
-from camserve.engine.reductions import ON_LOGITS, check_class_index, check_reduction, reduce
-from camserve.engine.targets import ClassIndex, Reduction, Target, Top
-from camserve.errors import InvalidRequest, NotExplainable
+from camserve.engine.methods.finer import Finer
+from camserve.engine.precision import is_half
+from camserve.engine.resolved_targets import Resolved, resolve
+from camserve.engine.score_layout import class_dimension_first
+from camserve.engine.targets import Target
+from camserve.errors import NotExplainable
 
-__all__ = ["VIRTUAL_LAYERS", "Scores", "check_targets", "score_targets"]
-
-VIRTUAL_LAYERS = ("output", "softmax", "sigmoid")
+__all__ = ["Reader", "Scores", "score_targets", "scores_of"]
 
 SATURATED_WITHIN = 1e-6
 """1 - p below which float32 knows 1 - p to one digit only (its spacing at 1 is 6e-8)."""
 
 
 @dataclass(frozen=True)
+class Reader:
+    """How the reduction layer's output is read: its name, and the labels of its dimensions."""
+
+    layer: str
+    letters: str
+
+    @property
+    def virtual(self) -> bool:
+        """Whether a softmax or sigmoid is put behind the logits."""
+        return self.layer in ("softmax", "sigmoid")
+
+    def widened(self, output: Tensor) -> Tensor:
+        """A leaf for the head's last step: float64 behind a virtual layer, because in float32
+        1 - p is lost near 1 and with it the gradient p (1 - p); float32 for half precision."""
+        if self.virtual:
+            return output.detach().double()
+        return output.detach().float() if is_half(output.dtype) else output.detach().clone()
+
+    def logits(self, output: Tensor) -> Tensor:
+        """(N, C, *D)."""
+        return class_dimension_first(output, self.letters)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(N, C, *D): probabilities behind a virtual layer."""
+        if self.layer == "softmax":
+            return logits.softmax(1)
+        return logits.sigmoid() if self.layer == "sigmoid" else logits
+
+
+@dataclass(frozen=True)
 class Scores:
     """All scores of a batch. Target t of row i is in slot t: slots share one backward pass.
 
-    `cotangents`: (K, *x.shape), the gradient of the sum of slot k's scores with respect to the
-    reduction layer's output x; rows are independent, so the sum has the per-row gradients.
+    `leaf`: the widened output; `sums`: (K,) sum over the rows of slot k's scores, connected to the
+    leaf; rows are independent, so the sum has the per-row gradients.
     """
 
-    targets: list[list[ClassIndex | Reduction]]
+    targets: list[list[Resolved]]
     values: list[list[float]]
     saturated: list[list[bool]]
-    cotangents: Tensor
+    leaf: Tensor
+    sums: Tensor
+    dtype: torch.dtype
+
+    def cotangents(self) -> Tensor:
+        """(K, *output.shape), the gradient of each slot's sum in the reduction layer's output.
+
+        Raises NotExplainable if no score depends on it.
+        """
+        unit = torch.eye(len(self.sums)).to(self.sums)
+        found = vector_jacobian(self.sums, [self.leaf], unit)
+        if found is None:
+            raise NotExplainable("no score depends on the reduction layer's output")
+        return found[0].to(self.dtype)
 
 
-def check_targets(targets: Sequence[Sequence[Target]]) -> None:
-    """Raises InvalidRequest for what no output could have."""
-    for target in (target for row in targets for target in row):
-        if isinstance(target, Reduction):
-            check_reduction(target)
-        elif isinstance(target, Top) and target.k < 1:
-            raise InvalidRequest(f"top: at least 1, not {target.k}", field="top", minimum=1)
+def score_targets(
+    output: Tensor,
+    targets: Sequence[Sequence[Target]],
+    reader: Reader,
+    finer: Finer | None = None,
+) -> Scores:
+    """Scores of `targets[i]` on row i of the reduction layer's output.
 
-
-def score_targets(output: Tensor, targets: Sequence[Sequence[Target]], layer: str) -> Scores:
-    """Scores of `targets[i]` on row i of the reduction layer's output (N, C, *D).
-
-    `layer` softmax or sigmoid: probabilities, in float64 on the logits, because in float32 1 - p
-    is lost near 1 and with it the gradient p (1 - p). Half precision is scored in float32.
     Raises ClassIndexOutOfRange, InvalidRequest, or NotExplainable for an output without batch.
     """
-    if output.ndim == 0 or len(output) != len(targets):
-        raise NotExplainable(
-            f"the reduction layer returns {tuple(output.shape)} for {len(targets)} inputs: its "
-            "first dimension must be the batch; choose another reduction layer"
-        )
-    leaf = _widened(output.detach(), layer).requires_grad_()
-    logits = leaf.unsqueeze(1) if leaf.ndim == 1 else leaf
-    x = _probabilities(logits, layer)
-    totals = x.flatten(2).sum(2) if x.ndim > 2 else x  # (N, C)
-    resolved = [_resolve(row, totals[i].detach()) for i, row in enumerate(targets)]
-    flat = [(i, slot, target) for i, row in enumerate(resolved) for slot, target in enumerate(row)]
-    scores = _score(flat, x, logits, totals, layer)
-    slots = torch.tensor([slot for _, slot, _ in flat], device=x.device)
+    leaf = reader.widened(output).requires_grad_()
+    logits = _rows(leaf, reader, len(targets))
+    x = reader.scores(logits)
+    resolved = [resolve(row, x[i], reader.layer, finer) for i, row in enumerate(targets)]
+    flat = [(i, target) for i, row in enumerate(resolved) for target in row]
+    scores = scores_of(flat, x, logits)
+    slots = torch.tensor([slot for row in resolved for slot in range(len(row))], device=x.device)
     sums = scores.new_zeros(max(map(len, resolved))).index_add(0, slots, scores)
-    cotangents = vector_jacobian(sums, leaf, torch.eye(len(sums)).to(sums))
-    if cotangents is None:
-        raise NotExplainable("no score depends on the reduction layer's output")
     values = iter(scores.tolist())
     rows = [[next(values) for _ in row] for row in resolved]
-    saturated = [
-        [
-            _is_class(target) and 1 - SATURATED_WITHIN < value <= 1
-            for target, value in zip(row, row_values, strict=True)
-        ]
-        for row, row_values in zip(resolved, rows, strict=True)
-    ]
-    if any(map(any, saturated)) and not _are_probabilities(x, layer):
-        saturated = [[False] * len(row) for row in resolved]
-    return Scores(resolved, rows, saturated, cotangents.to(output.dtype))
+    return Scores(resolved, rows, _saturated(resolved, rows, x, reader), leaf, sums, output.dtype)
 
 
-def _widened(output: Tensor, layer: str) -> Tensor:
-    if layer in ("softmax", "sigmoid"):
-        return output.double()
-    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output.clone()
+def _rows(output: Tensor, reader: Reader, count: int) -> Tensor:
+    if output.ndim == 0 or len(reader.letters) != output.ndim:
+        raise NotExplainable(
+            f"the reduction layer returns {tuple(output.shape)} for {count} inputs: its first "
+            "dimension must be the batch; choose another reduction layer"
+        )
+    logits = reader.logits(output)
+    if len(logits) != count:
+        raise NotExplainable(
+            f"the reduction layer returns {tuple(output.shape)} for {count} inputs: its first "
+            "dimension must be the batch; choose another reduction layer"
+        )
+    return logits
 
 
-def _probabilities(logits: Tensor, layer: str) -> Tensor:
-    if layer == "softmax":
-        return logits.softmax(1)
-    return logits.sigmoid() if layer == "sigmoid" else logits
-
-
-def _are_probabilities(x: Tensor, layer: str) -> bool:
-    """Whether x comes out of a softmax or sigmoid: a virtual one, or the model's own."""
-    if layer in ("softmax", "sigmoid"):
-        return True
-    x = x.detach()
-    return bool((x >= 0).all()) and bool((x.sum(1) - 1).abs().max() < 1e-3)
-
-
-def _is_class(target: ClassIndex | Reduction) -> bool:
-    return isinstance(target, ClassIndex) or target.name == "class_score"
-
-
-def _resolve(row: Sequence[Target], totals: Tensor) -> list[ClassIndex | Reduction]:
-    """A row's targets with `Top` replaced by the classes of that row. totals: (C,)."""
-    resolved: list[ClassIndex | Reduction] = []
-    for target in row:
-        if isinstance(target, Top):
-            if target.k > len(totals):
-                raise InvalidRequest(
-                    f"top {target.k} is out of range: the model has {len(totals)} classes, "
-                    f"1 to {len(totals)}",
-                    field="top",
-                    minimum=1,
-                    maximum=len(totals),
-                )
-            best = totals.topk(target.k).indices.tolist()
-            resolved += [ClassIndex(index) for index in best]
-        elif isinstance(target, ClassIndex):
-            resolved.append(ClassIndex(check_class_index(target.index, len(totals))))
-        else:
-            resolved.append(target)
-    return resolved
-
-
-def _score(
-    flat: Sequence[tuple[int, int, ClassIndex | Reduction]],
-    x: Tensor,
-    logits: Tensor,
-    totals: Tensor,
-    layer: str,
-) -> Tensor:
-    """(P,) scores of P (row, slot, target); class scores are gathered in one operation."""
-    classes = [(p, row, t.index) for p, (row, _, t) in enumerate(flat) if isinstance(t, ClassIndex)]
+def scores_of(flat: Sequence[tuple[int, Resolved]], x: Tensor, logits: Tensor) -> Tensor:
+    """(P,) scores of P (row, target); class scores are gathered in one operation."""
+    totals = x.flatten(2).sum(2) if x.ndim > 2 else x  # (N, C)
+    classes = [(p, row, one.class_index) for p, (row, one) in enumerate(flat) if one.gathers]
     scores = x.new_zeros(len(flat))
     if classes:
         places, rows, indices = torch.tensor(classes, device=x.device).T
         scores = scores.index_put((places,), totals[rows, indices])
-    for place, (row, _, target) in enumerate(flat):
-        if isinstance(target, Reduction):
-            score = reduce(_read_by(target, x, logits, layer)[row], target)
-            scores = scores.index_put((torch.tensor(place, device=x.device),), score)
+    for place, (row, target) in enumerate(flat):
+        if not target.gathers:
+            score = target.score((logits if target.of_logits else x)[row])
+            scores = scores.index_put((torch.tensor(place, device=x.device),), score.to(scores))
     return scores
 
 
-def _read_by(target: Reduction, x: Tensor, logits: Tensor, layer: str) -> Tensor:
-    if target.name not in ON_LOGITS:
-        return x
-    if layer == "sigmoid":
-        raise InvalidRequest(
-            f"reduction {target.name!r} is defined for a softmax; the log-odds of a sigmoid are "
-            "its logit: use reduction layer 'output' and class_score"
-        )
-    return logits
+def _saturated(
+    resolved: list[list[Resolved]], values: list[list[float]], x: Tensor, reader: Reader
+) -> list[list[bool]]:
+    """Where a class's probability is so near to 1 that hardly any gradient is left."""
+    found = [
+        [
+            one.gathers and 1 - SATURATED_WITHIN < value <= 1
+            for one, value in zip(row, row_values, strict=True)
+        ]
+        for row, row_values in zip(resolved, values, strict=True)
+    ]
+    if any(map(any, found)) and not _are_probabilities(x, reader):
+        return [[False] * len(row) for row in resolved]
+    return found
+
+
+def _are_probabilities(x: Tensor, reader: Reader) -> bool:
+    """Whether x comes out of a softmax or sigmoid: a virtual one, or the model's own."""
+    if reader.virtual:
+        return True
+    x = x.detach()
+    return bool((x >= 0).all()) and bool((x.sum(1) - 1).abs().max() < 1e-3)

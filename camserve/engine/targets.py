@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["ClassIndex", "Reduction", "Target", "Top"]
+from torch import Tensor
+
+from camserve.expressions import Expression
+
+__all__ = ["ClassIndex", "Reduction", "Region", "Target", "Top"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +26,26 @@ class Top:
     k: int
 
 
-@dataclass(frozen=True)
+Region = Literal["predicted", "all"] | Tensor
+"""Which positions of a dense output count: those where the class is the most probable one, all, or
+a bool mask over the input's space and time."""
+
+
+@dataclass(frozen=True, eq=False)
 class Reduction:
-    """A named scalar of the reduction layer's output; `REDUCTIONS` lists names and parameters."""
+    """A named scalar of the reduction layer's output; `REDUCTIONS` lists names and parameters.
+
+    region: of `segmentation`, `predicted` if None. reference: of `similarity`, as many numbers as
+    the output has.
+    """
 
     name: str
     class_index: int | None = None
     against: int | None = None
     index: int | None = None
+    region: Region | None = None
+    reference: Tensor | None = None
 
 
-Target = ClassIndex | Top | Reduction
+Target = ClassIndex | Top | Reduction | Expression
+"""`Expression`: a scalar in a language of its own, `camserve.expressions.parse("x[3] - x[5]")`."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional
 
 from camserve.engine import ClassIndex, Explainer, LayerReport, ModelReport
+from tests.engine.families import FAMILIES, Family
+from tests.engine.layer_table import PAGE, explainer_of, page
 from tests.engine.networks import (
     ClassTokenViT,
     DenseNetLike,
@@ -24,134 +25,51 @@ from tests.engine.networks import (
     randomised,
 )
 
-VIT = {
-    "image_size": 64,
-    "patch_size": 8,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_labels": 5,
-}
-SWIN = {
-    "image_size": 64,
-    "patch_size": 4,
-    "embed_dim": 16,
-    "depths": [1, 2, 2],
-    "num_heads": [1, 2, 4],
-    "window_size": 4,
-    "num_labels": 5,
-}
-STAGES = {"depths": [1, 1, 1, 2], "hidden_sizes": [8, 16, 24, 32], "num_labels": 5}
 
-# model, chosen layer, grid for an input of 64x64, prefix tokens
-TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...], int]] = {
-    "vit": (
-        lambda: hf.ViTForImageClassification(hf.ViTConfig(**VIT)),
-        "vit.layers.2.layernorm_before",
-        (8, 8),
-        1,
-    ),
-    "deit": (
-        lambda: hf.DeiTForImageClassificationWithTeacher(hf.DeiTConfig(**VIT)),
-        "deit.layers.2.layernorm_before",
-        (8, 8),
-        2,
-    ),
-    # the head also reads the mean of the patch tokens, so the last norm is reached everywhere
-    "dinov2 with registers": (
-        lambda: hf.Dinov2WithRegistersForImageClassification(hf.Dinov2WithRegistersConfig(**VIT)),
-        "dinov2_with_registers",
-        (8, 8),
-        5,
-    ),
-    "beit, mean of patches": (
-        lambda: hf.BeitForImageClassification(hf.BeitConfig(**VIT)),
-        "beit.layernorm",
-        (8, 8),
-        1,
-    ),
-    "beit, class token": (
-        lambda: hf.BeitForImageClassification(hf.BeitConfig(**VIT, use_mean_pooling=False)),
-        "beit.layers.2.layernorm_before",
-        (8, 8),
-        1,
-    ),
-    "swin": (
-        lambda: hf.SwinForImageClassification(hf.SwinConfig(**SWIN)),
-        "swin.layernorm",
-        (4, 4),
-        0,
-    ),
-    "swinv2": (
-        lambda: hf.Swinv2ForImageClassification(hf.Swinv2Config(**SWIN)),
-        "swinv2.layernorm",
-        (4, 4),
-        0,
-    ),
-    "convnext": (
-        lambda: hf.ConvNextForImageClassification(hf.ConvNextConfig(**STAGES)),
-        "convnext.encoder",
-        (2, 2),
-        0,
-    ),
-    # `resnet` returns the same tensor, but it has pooled it by then: a hook there comes too late
-    "resnet": (
-        lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, **STAGES)),
-        "resnet.encoder",
-        (2, 2),
-        0,
-    ),
-    "mobilenet_v2": (
-        lambda: hf.MobileNetV2ForImageClassification(
-            hf.MobileNetV2Config(image_size=64, depth_multiplier=0.35, num_labels=5)
-        ),
-        "mobilenet_v2.conv_1x1",
-        (2, 2),
-        0,
-    ),
-    "segformer, classification": (
-        lambda: hf.SegformerForImageClassification(hf.SegformerConfig(**STAGES)),
-        "segformer",
-        (2, 2),
-        0,
-    ),
-    "segformer, segmentation": (
-        lambda: hf.SegformerForSemanticSegmentation(
-            hf.SegformerConfig(**STAGES, decoder_hidden_size=16)
-        ),
-        "decode_head.linear_projections.3",
-        (2, 2),
-        0,
-    ),
-    "pvt": (
-        lambda: hf.PvtForImageClassification(
-            hf.PvtConfig(
-                image_size=64,
-                depths=[1, 1, 1, 2],
-                hidden_sizes=[8, 16, 40, 64],
-                num_attention_heads=[1, 2, 5, 8],
-                num_labels=5,
-            )
-        ),
-        "pvt.encoder.block.3.1.layer_norm_1",
-        (2, 2),
-        1,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_transformers(name: str) -> None:
-    build, layer, grid, prefix = TRANSFORMERS[name]
-    torch.manual_seed(0)
-    explainer = Explainer(build(), torch.zeros(1, 3, 64, 64))
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_families(family: Family) -> None:
+    explainer = explainer_of(family)
     report = explainer.report
-    assert report.feature_layer == layer
-    assert layer_report(report, layer).grid == grid
-    assert layer_report(report, layer).prefix_tokens == prefix
-    [[attribution]] = explainer.explain(torch.randn(1, 3, 64, 64), [[ClassIndex(1)]])
-    assert attribution.map.shape == grid
+    assert report.feature_layer == family.layer
+    chosen = layer_report(report, family.layer)
+    assert (chosen.grid, chosen.prefix_tokens) == (family.grid, family.prefix)
+    assert chosen.rank == 1
+    assert report.rows_are_independent
+    torch.manual_seed(1)
+    inputs = torch.randn(family.shape)
+    [[attribution]] = explainer.explain(inputs, [[ClassIndex(1)]])
+    assert attribution.map.shape == family.grid
     assert attribution.map.abs().max() > 0
+
+
+def test_the_table_in_the_documentation_is_what_is_chosen() -> None:
+    assert PAGE.read_text("utf-8") == page()
+
+
+def test_every_family_of_the_promise_is_there() -> None:
+    """What the documentation says the choice is right for."""
+    promised = [
+        "ResNet",
+        "VGG",
+        "DenseNet",
+        "MobileNet",
+        "EfficientNet",
+        "ConvNeXt",
+        "RegNet",
+        "Inception",
+        "ViT",
+        "DeiT",
+        "DINOv2",
+        "registers",
+        "BEiT",
+        "Swin",
+        "PVT",
+        "SegFormer",
+        "U-Net",
+        "GRU",
+    ]
+    names = " ".join(family.name for family in FAMILIES)
+    assert [name for name in promised if name not in names] == []
 
 
 OWN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
@@ -190,14 +108,14 @@ def test_report_of_a_resnet() -> None:
     assert report.classes == 5
     assert report.reduction_layer == "output"
     chosen = layer_report(report, "layer2")
-    assert (chosen.shape, chosen.layout, chosen.grid) == ((1, 16, 4, 4), "BCSS", (4, 4))
+    assert (chosen.shape, chosen.format, chosen.grid) == ((1, 16, 4, 4), "BCSS", (4, 4))
     assert chosen.candidate
     assert chosen.gradient_reach == 1.0
     assert chosen.reason == report.feature_reason
     inner = layer_report(report, "layer2.1.relu")  # in place: a new version is a new tensor
     assert not inner.candidate
     assert "'layer2'" in inner.reason
-    assert layer_report(report, "fc").layout == "BC"
+    assert layer_report(report, "fc").format == "BC"
     assert not layer_report(report, "fc").candidate
     names = [layer.name for layer in report.layers]
     assert names.index("layer1.0.conv1") < names.index("layer1") < names.index("layer2.0.conv1")

@@ -10,7 +10,8 @@ import transformers
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from camserve.engine import Attribution, ClassIndex, Explainer, grad_cam
+from camserve.engine import Attribution, ClassIndex, Explainer
+from camserve.engine.methods.gradient import grad_cam
 from camserve.errors import ShapeMismatch
 from tests.engine.networks import (
     ClassTokenViT,

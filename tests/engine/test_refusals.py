@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from camserve.engine import ClassIndex, Diagnostic, Explainer
 from camserve.errors import InvalidInput, LayerNotFound, NotExplainable, ShapeMismatch
+from camserve.vocabulary import Precision
 from tests.engine.networks import ClassTokenViT, PlainCNN, ResNetLike, randomised
+from tests.engine.truth import difference
 
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
@@ -106,7 +108,7 @@ def test_faults_of_the_model_itself_are_not_disguised() -> None:
 
 def test_probe_must_be_one_input() -> None:
     for shape in [(2, 3, 32, 32), (3, 32)]:
-        with pytest.raises(InvalidInput, match="probe"):
+        with pytest.raises(InvalidInput, match="the probe must be one input"):
             Explainer(randomised(PlainCNN()), torch.zeros(shape))
 
 
@@ -118,6 +120,13 @@ def dead_features(model: PlainCNN) -> None:
     model.features[2].bias.fill_(-1e4)
 
 
+def loud_inside(model: PlainCNN) -> None:
+    """The same function, but 1e6 times as loud between its convolutions: float16 ends at 65504."""
+    for weight in model.features[0].parameters():
+        weight.mul_(1e6)
+    model.features[2].weight.div_(1e6)
+
+
 DIAGNOSES: dict[str, tuple[Callable[[PlainCNN], None], str, tuple[str, ...]]] = {
     "none": (lambda model: positive_head(model, 1), "output", ()),
     "negative_only": (lambda model: positive_head(model, -1), "output", ("negative_only",)),
@@ -125,6 +134,7 @@ DIAGNOSES: dict[str, tuple[Callable[[PlainCNN], None], str, tuple[str, ...]]] = 
     "flat": (dead_features, "output", ("flat",)),
     "nonfinite": (lambda model: model.head.weight.fill_(torch.inf), "output", ("nonfinite",)),
     "saturated": (lambda model: model.head.bias[1].fill_(40), "softmax", ("saturated",)),
+    "nonfinite_retried": (loud_inside, "output", ("nonfinite_retried",)),
 }
 
 
@@ -136,11 +146,16 @@ def test_diagnostics(name: str) -> None:
     with torch.no_grad():
         positive_head(model, 1)
         damage(model)
-    [[attribution]] = explainer.explain(IMAGE, [[ClassIndex(1)]])
+    precision: Precision = "float16" if name == "nonfinite_retried" else "float32"
+    [[attribution]] = explainer.explain(IMAGE, [[ClassIndex(1)]], precision=precision)
     found = set(attribution.diagnostics) - (
         {Diagnostic.NEGATIVE_ONLY} if name == "saturated" else set()
     )
     assert found == set(expected)
+    if name == "nonfinite_retried":  # and it is the map that float32 gives
+        [[exact]] = explainer.explain(IMAGE, [[ClassIndex(1)]])
+        assert exact.diagnostics == ()
+        assert difference(attribution.map, exact.map) <= 1e-6
 
 
 def test_a_saturated_model_that_ends_in_a_softmax() -> None:

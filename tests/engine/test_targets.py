@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camserve.engine import REDUCTIONS, ClassIndex, Explainer, Reduction, Target, Top
+from camserve.engine import ClassIndex, Explainer, Reduction, Target, Top
+from camserve.engine.reductions import coverage
 from camserve.errors import ClassIndexOutOfRange, InvalidRequest
+from camserve.expressions import parse
+from camserve.vocabulary import REDUCTIONS
 from tests.engine.networks import PlainCNN, UNet, randomised
 from tests.engine.truth import difference, hand_map
 
@@ -34,6 +37,14 @@ def entropy(x: list[float]) -> float:
 def log_odds(x: list[float], index: int) -> float:
     p = softmax(x)[index]
     return math.log(p / (1 - p))
+
+
+REFERENCE = [0.5, -1.0, 2.0, 0.25, -0.75]
+
+
+def cosine(x: list[float]) -> float:
+    product = sum(a * b for a, b in zip(x, REFERENCE, strict=True))
+    return product / math.hypot(*x) / math.hypot(*REFERENCE)
 
 
 # the reduction, its value in plain Python, its gradient by another formula in torch
@@ -64,6 +75,11 @@ FORMULAS: list[tuple[Reduction, Callable[[list[float]], float], Callable[[Tensor
         entropy,
         lambda x: x.logsumexp(0) - (x.softmax(0) * x).sum(),
     ),
+    (
+        Reduction("similarity", reference=torch.tensor(REFERENCE)),
+        cosine,
+        lambda x: (x @ x.new_tensor(REFERENCE)) / ((x @ x) ** 0.5 * math.hypot(*REFERENCE)),
+    ),
 ]
 
 
@@ -85,8 +101,12 @@ def test_reduction_is_its_formula(
 
 
 def test_every_reduction_has_a_formula() -> None:
-    assert {reduction.name for reduction, _, _ in FORMULAS} == set(REDUCTIONS)
+    of_dense = {target.name for target, _ in DENSE if isinstance(target, Reduction)}
+    assert {reduction.name for reduction, _, _ in FORMULAS} | of_dense == set(REDUCTIONS)
 
+
+BOX = torch.zeros(32, 32, dtype=torch.bool)
+BOX[4:12, 8:24] = True
 
 DENSE: list[tuple[Target, Callable[[Tensor], Tensor]]] = [
     (ClassIndex(1), lambda x: x[1].sum()),
@@ -98,6 +118,16 @@ DENSE: list[tuple[Target, Callable[[Tensor], Tensor]]] = [
         Reduction("entropy"),
         lambda x: -(x.softmax(0) * x.log_softmax(0)).sum(),
     ),
+    (Reduction("segmentation", class_index=2, region="all"), lambda x: x[2].sum()),
+    (
+        Reduction("segmentation", class_index=2),
+        lambda x: x[2][x.argmax(0) == 2].sum(),
+    ),
+    (
+        Reduction("segmentation", class_index=1, region=BOX),
+        lambda x: x[1, 4:12, 8:24].sum(),
+    ),
+    (parse("sum(x[1, 4:12, 8:24])"), lambda x: x[1, 4:12, 8:24].sum()),
 ]
 
 
@@ -169,8 +199,26 @@ def test_log_odds_and_entropy_read_the_logits_behind_a_virtual_softmax() -> None
     for a, b in zip(virtual, plain, strict=True):
         assert a.score == pytest.approx(b.score, rel=1e-5)
         assert difference(a.map, b.map) <= 1e-5
-    with pytest.raises(InvalidRequest, match="sigmoid"):
-        explainer.explain(IMAGE, targets, reduction_layer="sigmoid")
+
+
+def test_log_odds_and_entropy_of_sigmoids() -> None:
+    """Each class by itself: the log-odds are the logit, the entropy a sum over the classes."""
+    model = randomised(PlainCNN())
+    targets = [[Reduction("log_odds", class_index=1), Reduction("entropy")]]
+    [odds, uncertainty] = Explainer(model, IMAGE).explain(
+        IMAGE, targets, reduction_layer="sigmoid"
+    )[0]
+
+    def bits(row: Tensor) -> Tensor:
+        p = row.sigmoid()
+        return -(p * p.log() + (1 - p) * (1 - p).log()).sum()
+
+    for found, score in ((odds, lambda row: row[1]), (uncertainty, bits)):
+        assert difference(found.map, hand_map(model, "features", IMAGE, score)) <= 1e-5
+    with torch.no_grad():
+        logits = model(IMAGE)[0]
+    assert odds.score == pytest.approx(float(logits[1]), rel=1e-6)
+    assert uncertainty.score == pytest.approx(float(bits(logits.double())), rel=1e-6)
 
 
 def test_a_module_as_reduction_layer() -> None:
@@ -201,6 +249,9 @@ def test_an_output_without_class_dimension() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
+        (Reduction("segmentation", class_index=1), "needs a dense output"),
+        (Reduction("similarity"), "needs reference"),
+        (Reduction("similarity", reference=torch.ones(3)), "3 values, the output 5"),
         (Reduction("nonsense"), "there is no reduction 'nonsense'"),
         (Reduction("class_score"), "needs class_index"),
         (Reduction("log_odds"), "needs class_index"),
@@ -239,3 +290,18 @@ def test_class_index_out_of_range(target: Target) -> None:
         explainer.explain(IMAGE, [[target]])
     assert caught.value.extensions["minimum"] == 0
     assert caught.value.extensions["maximum"] == 4
+
+
+def test_regions_on_an_output_of_lower_resolution() -> None:
+    """A cell counts if half of it is covered, else the cells that are covered the most."""
+    region = torch.zeros(32, 32, dtype=torch.bool)
+    region[0:8, 4:12] = True  # the whole of no 8x8 cell but half of two
+    assert coverage(region, (4, 4)).nonzero().tolist() == [[0, 0], [0, 1]]
+    point = torch.zeros(32, 32, dtype=torch.bool)
+    point[17, 30] = True
+    assert coverage(point, (4, 4)).nonzero().tolist() == [[2, 3]]
+    assert coverage(point, (32, 32)).nonzero().tolist() == [[17, 30]]
+    with pytest.raises(InvalidRequest, match="empty"):
+        coverage(torch.zeros(32, 32), (4, 4))
+    with pytest.raises(InvalidRequest, match="2 dimensions"):
+        coverage(point, (4,))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from camserve.engine import ClassIndex, Explainer, Reduction, Target
 from tests.zoo import ZOO, cases, needs_zoo
@@ -17,15 +18,6 @@ from tests.zoo import ZOO, cases, needs_zoo
 pytestmark = needs_zoo
 
 MODELS = sorted(path.parent.name for path in ZOO.glob("models/*/card.json"))
-
-
-def score_cases() -> list[dict[str, Any]]:
-    """Grad-CAM of class scores and of regression outputs."""
-    return [
-        case
-        for case in cases()
-        if case["method"] == "gradcam" and case["target"]["kind"] in ("class", "output")
-    ]
 
 
 @functools.cache
@@ -44,10 +36,24 @@ def targets_of(case: dict[str, Any], rows: int) -> list[list[Target]]:
     target = case["target"]
     if target["kind"] == "output":
         return [[Reduction("output", index=target["index"])]] * rows
+    if target["kind"] == "segmentation":
+        regions = [regions_of(target)[row] for row in range(rows)]
+        return [
+            [Reduction("segmentation", class_index=target["class"], region=region)]
+            for region in regions
+        ]
     if "index_per_sample" in target:
         return [[ClassIndex(index)] for index in target["index_per_sample"]]
     indices = target["index"] if isinstance(target["index"], list) else [target["index"]]
     return [[ClassIndex(index) for index in indices]] * rows
+
+
+def regions_of(target: dict[str, Any]) -> Any:
+    """For each row the region that the case sums over."""
+    if target["pixels"] != "mask":
+        return [target["pixels"]] * 99
+    pictures = [Image.open(ZOO / file) for file in target["mask_files"]]
+    return [torch.from_numpy(np.asarray(p) == target["mask_value"]) for p in pictures]
 
 
 def tolerance_of(case: dict[str, Any], dtype: torch.dtype) -> float:
@@ -63,7 +69,7 @@ def tolerance_of(case: dict[str, Any], dtype: torch.dtype) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-@pytest.mark.parametrize("case", score_cases(), ids=lambda case: f"{case['id']}-{case['model']}")
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['id']}-{case['model']}")
 def test_reference_map(case: dict[str, Any], dtype: torch.dtype) -> None:
     inputs = torch.from_numpy(np.concatenate([np.load(ZOO / file)["x"] for file in case["x"]]))
     reference = np.load(ZOO / case["file"])
@@ -71,11 +77,14 @@ def test_reference_map(case: dict[str, Any], dtype: torch.dtype) -> None:
     rows = explainer(case["model"], dtype).explain(
         inputs.to(dtype),
         targets_of(case, len(inputs)),
+        method=case["method"],
         feature_layer=case["layer"],
         reduction_layer="output" if score == "logit" else score,
     )
     maps = np.stack([np.stack([a.map.numpy() for a in row]) for row in rows])
     expected = reference["presum"].reshape(maps.shape)
+    if case.get("sign_free"):  # a singular vector has no sign of its own
+        expected = expected * np.sign((expected * maps).sum())
     assert maps.dtype == (np.float64 if dtype == torch.float64 else np.float32)
     assert np.abs(maps - expected).max() <= tolerance_of(case, dtype)
     scores = np.array([[a.score for a in row] for row in rows])

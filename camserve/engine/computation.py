@@ -1,0 +1,253 @@
+"""One explanation from inputs to attributions: forward, scores, maps, and a retry in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camserve.engine.attributions import (
+    Attribution,
+    Layer,
+    LayerMaps,
+    attributions_of,
+    gradient_maps,
+)
+from camserve.engine.budget import Budget
+from camserve.engine.diagnostics import Diagnostic
+from camserve.engine.gradients import vector_jacobian
+from camserve.engine.head import Forward, HeadForward, Watched, forward_head
+from camserve.engine.introspection import FeatureTap
+from camserve.engine.layouts import Extent, Layout, refit, to_channels_first
+from camserve.engine.methods.finer import Finer
+from camserve.engine.methods.guided import GuidedReLUs, guided_grad_cam
+from camserve.engine.perturbing import Perturber, perturbed_maps
+from camserve.engine.precision import Backbone, casting_head, is_half
+from camserve.engine.resolved_targets import Resolved, resolve
+from camserve.engine.scores import Reader, Scores, score_targets, scores_of
+from camserve.engine.targets import Target
+from camserve.errors import InvalidRequest, NotExplainable
+from camserve.vocabulary import Method, Precision
+
+__all__ = ["Computation", "Plan", "with_weights"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compute, with all names looked up."""
+
+    reduction: nn.Module | None
+    path: str | None
+    reader: Reader
+    method: Method = "gradcam"
+    taps: tuple[FeatureTap, ...] = ()
+    precision: Precision = "float32"
+    finer: Finer | None = None
+    channels: int | None = None
+    chunk: int = 8
+    budget: Budget = field(default_factory=Budget)
+
+    def watched(self, *, cut: bool = True) -> Watched:
+        """cut: differentiate from the feature layers on; else they only end the backbone."""
+        taps = [(tap.module, tap.index) for tap in self.taps]
+        return Watched(taps, self.reduction, self.path, self.reader.layer, cut)
+
+
+@dataclass(frozen=True)
+class Computation:
+    """A network, and inputs of one size to explain with it.
+
+    forward: the model, or the model with other weights. input_layout: labels and extent of the
+    inputs. before: extent of the input that the layers were looked up with; now: of these.
+    """
+
+    model: nn.Module
+    forward: Forward
+    device: torch.device
+    input_layout: Layout
+    before: Extent
+    now: Extent
+
+    @property
+    def batch(self) -> int:
+        """The dimension of the inputs that counts them."""
+        return self.input_layout.letters.index("B")
+
+    def run_and_retry(
+        self, inputs: Tensor, targets: Sequence[Sequence[Target]], plan: Plan
+    ) -> list[list[Attribution]]:
+        """`run`; what half precision made infinite or NaN is computed again in float32."""
+        found = self.run(inputs, targets, plan)
+        if plan.precision == "float32" and not is_half(inputs.dtype):
+            return found
+        bad = [i for i, row in enumerate(found) if any(map(_is_nonfinite, row))]
+        if bad:
+            chosen = inputs.index_select(self.batch, torch.tensor(bad, device=inputs.device))
+            again = self._in_float32(chosen.dtype).run(
+                chosen.float(), [targets[i] for i in bad], replace(plan, precision="float32")
+            )
+            for index, row in zip(bad, again, strict=True):
+                found[index] = [_retried(one) for one in row]
+        return found
+
+    def run(
+        self, inputs: Tensor, targets: Sequence[Sequence[Target]], plan: Plan
+    ) -> list[list[Attribution]]:
+        """Attributions of `targets[i]` on input i."""
+        plan.budget.spend(len(targets))
+        seen = self._forward(inputs, plan.watched(), plan.precision)
+        layers = self._layers(seen, plan, len(targets))
+        output = _ran(seen.reduction, plan.reader.layer)
+        scores = score_targets(output, targets, plan.reader, plan.finer)
+        if plan.method in ("scorecam", "ablationcam"):
+            perturber = self._perturber(inputs, plan)
+            calls = seen.calls if plan.method == "ablationcam" else None
+            maps = perturbed_maps(perturber, layers, plan.taps, scores, ablate_in=calls)
+        else:
+            maps = gradient_maps(layers, output, scores, plan.method)
+        if plan.method == "guided-gradcam":
+            maps = self._guided(maps, inputs, scores, plan)
+        return attributions_of(maps, scores)
+
+    def output(self, inputs: Tensor, plan: Plan) -> Tensor:
+        """(N, C, *D) of the reduction layer, without a gradient."""
+        return self._read(inputs, plan)[1]
+
+    def settle(self, inputs: Tensor, target: Target, plan: Plan) -> Resolved:
+        """The one scalar of a target on one input. Raises InvalidRequest if it has several."""
+        settled = resolve([target], self.output(inputs, plan)[0], plan.reader.layer, plan.finer)
+        if len(settled) != 1:
+            raise InvalidRequest(f"{target} has {len(settled)} scores: one is needed")
+        return settled[0]
+
+    def scores(self, inputs: Tensor, targets: Sequence[Resolved], plan: Plan) -> Tensor:
+        """(T, N) scores of targets that were resolved before, without a gradient."""
+        logits, x = self._read(inputs, plan)
+        flat = [(row, target) for target in targets for row in range(len(logits))]
+        with torch.no_grad():
+            return scores_of(flat, x, logits).reshape(len(targets), len(logits))
+
+    def counted_scores(self, inputs: Tensor, target: Resolved, plan: Plan) -> Tensor:
+        """(N,) scores of any number of inputs, in chunks, each on the budget."""
+        found = []
+        for part in torch.split(inputs, plan.chunk, self.batch):
+            plan.budget.spend(part.shape[self.batch])
+            found.append(self.scores(part, [target], plan)[0])
+        return torch.cat(found)
+
+    def _read(self, inputs: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+        """(N, C, *D) logits and scores, without a gradient."""
+        with torch.no_grad():
+            seen = self._forward(inputs, plan.watched(cut=False), plan.precision)
+            output = plan.reader.widened(_ran(seen.reduction, plan.reader.layer))
+            logits = plan.reader.logits(output)
+            return logits, plan.reader.scores(logits)
+
+    def _forward(self, inputs: Tensor, watched: Watched, precision: Precision) -> HeadForward:
+        # of a model in float32: in any other, weights and casts would not fit together
+        backbone = Backbone(self.device, precision if inputs.dtype == torch.float32 else "float32")
+        if backbone.ended:
+            return forward_head(self.forward, inputs, watched, backbone)
+        with casting_head(self.model, backbone):
+            return forward_head(self.forward, inputs, watched, backbone)
+
+    def _layers(self, seen: HeadForward, plan: Plan, rows: int) -> list[Layer]:
+        layers = []
+        for tap, features in zip(plan.taps, seen.features, strict=True):
+            tensor = _ran(features, tap.layer)
+            layout = refit(tap.layout, tuple(tensor.shape), rows, self.before, self.now)
+            if layout is None:
+                raise NotExplainable(
+                    f"the feature layer {tap.layer!r} returned {tuple(tensor.shape)} for {rows} "
+                    f"inputs of {self.now.size}: no map of the input's proportions"
+                )
+            layers.append(Layer(tap.layer, tensor, layout, self.now))
+        return layers
+
+    def _perturber(self, inputs: Tensor, plan: Plan) -> Perturber:
+        return Perturber(
+            inputs=inputs,
+            input_layout=self.input_layout,
+            batch=self.batch,
+            score_of=lambda variants, targets: self.scores(variants, targets, plan),
+            budget=plan.budget,
+            chunk=plan.chunk,
+            channels=plan.channels,
+        )
+
+    def _guided(
+        self, maps: Sequence[LayerMaps], inputs: Tensor, scores: Scores, plan: Plan
+    ) -> list[LayerMaps]:
+        """The maps times the guided gradient in the input: a full backward pass, slot by slot."""
+        plan.budget.spend(len(scores.targets))
+        leaf = inputs.detach().clone().requires_grad_()
+        relus = GuidedReLUs()
+        with relus:
+            seen = self._forward(leaf.clone(), plan.watched(cut=False), plan.precision)
+        if relus.count == 0:
+            raise NotExplainable(
+                "guided-gradcam changes the backward pass of ReLUs, and this model has none: use "
+                "gradcam or layercam"
+            )
+        output = _ran(seen.reduction, plan.reader.layer)
+        guided = []
+        for cotangent in torch.split(scores.cotangents(), 1):
+            gradients = vector_jacobian(output, [leaf], cotangent.to(output.dtype))
+            if gradients is None:
+                raise NotExplainable("no gradient reaches the input: use gradcam")
+            slopes = to_channels_first(gradients[0], self.input_layout, self.now, lead=1)[0]
+            guided.append(slopes.to(maps[0].maps.dtype))
+        return [
+            replace(
+                layer,
+                maps=torch.stack(
+                    [guided_grad_cam(m, g) for m, g in zip(layer.maps, guided, strict=True)]
+                ),
+            )
+            for layer in maps
+        ]
+
+    def _in_float32(self, dtype: torch.dtype) -> Computation:
+        """The same network with float32 weights, which hold those of half precision exactly."""
+        if not is_half(dtype):
+            return self
+        known = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        if isinstance(self.forward, _Reweighted):
+            known |= self.forward.weights
+        wide = {n: w.float() if w.is_floating_point() else w for n, w in known.items()}
+        return replace(self, forward=with_weights(self.model, wide))
+
+
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Forward:
+    """The model as a function of its input, with these weights instead of its own, by name."""
+    return _Reweighted(model, weights)
+
+
+@dataclass(frozen=True)
+class _Reweighted:
+    model: nn.Module
+    weights: Mapping[str, Tensor]
+
+    def __call__(self, inputs: Tensor) -> Any:
+        return torch.func.functional_call(self.model, dict(self.weights), (inputs,))
+
+
+def _ran(tensor: Tensor | None, layer: str) -> Tensor:
+    if tensor is None:
+        raise NotExplainable(f"layer {layer!r} never ran in the model's forward pass")
+    return tensor
+
+
+def _is_nonfinite(attribution: Attribution) -> bool:
+    return Diagnostic.NONFINITE in attribution.diagnostics
+
+
+def _retried(attribution: Attribution) -> Attribution:
+    """Marked as computed again, unless that did not help."""
+    if _is_nonfinite(attribution):
+        return attribution
+    found = (Diagnostic.NONFINITE_RETRIED, *attribution.diagnostics)
+    return replace(attribution, diagnostics=found)
