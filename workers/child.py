@@ -31,7 +31,7 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str) -> 
     for error in repository.invalid.values():
         logger.warning("a model is left out: %s", error)
     loop = WorkerLoop(
-        queue=WorkerQueue(redis, options, worker),
+        queue=WorkerQueue(redis, options, worker, device),
         registry=Registry(redis, options),
         repository=repository,
         settings=settings,

@@ -15,7 +15,7 @@ from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.errors import CamserveError, ErrorCode, QueueUnavailable
 from camserve.settings import Settings
-from workers.compute import ComputeJob, explain_jobs
+from workers.compute import Limits, explain_jobs
 from workers.device_thread import DeviceThread, die_hung
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
@@ -24,6 +24,7 @@ from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.presence import Presence
 from workers.repository import Repository
 from workers.residency import Residency
+from workers.rows import ComputeJob, is_costly
 from workers.warm_up import warm_up
 
 __all__ = ["WorkerLoop"]
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_S = 0.5  # longest wait for work before the loop looks whether it should stop
 HEARTBEAT_S = 2.0
+COSTLY_SHARE = 0.8  # of the time limit of a batch, for the passes of one job
 
 Work = Sequence[tuple[Begun, Job]]
 
@@ -60,6 +62,12 @@ class WorkerLoop:
         self._residency = Residency(repository.entries, device, settings, self._presence.publish)
         self._thread = DeviceThread(settings.job_time_limit_s)
         self._held = HeldJobs(queue)
+        self._limits = Limits(
+            max_batch=settings.max_batch,
+            forward_passes=settings.max_forward_passes,
+            # a job must end by itself before the process ends that outlasts the limit
+            seconds=COSTLY_SHARE * settings.job_time_limit_s,
+        )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._pacing = Pacing()
 
@@ -216,7 +224,7 @@ class WorkerLoop:
                 explain_jobs,
                 model,
                 [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
-                max_batch=self._settings.max_batch,
+                limits=self._limits,
                 worker=self._worker,
                 device=self._device,
             )
@@ -248,11 +256,14 @@ class WorkerLoop:
 
 
 def _portions(work: Work, max_inputs: int) -> Iterator[Work]:
-    """Jobs to run and commit together: as many as make one forward pass, and at least one."""
+    """Jobs to run and commit together: as many as make one forward pass, and at least one.
+
+    A job of many passes runs alone, so that the others do not wait for it.
+    """
     portion: list[tuple[Begun, Job]] = []
     inputs = 0
-    for held, job in work:
-        if portion and inputs + len(job.inputs) > max_inputs:
+    for held, job in sorted(work, key=lambda one: is_costly(one[1])):
+        if portion and (inputs + len(job.inputs) > max_inputs or is_costly(job)):
             yield portion
             portion, inputs = [], 0
         portion.append((held, job))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from pydantic import ValidationError
 
-from camserve.contracts.cards import CardState, InputSpec, LayerSummary, ModelCard, ResolvedCard
+from camserve.contracts.cards import CardState, LayerSummary, ModelCard, ResolvedCard, Scores
 from camserve.contracts.failures import FailureMessage
+from camserve.contracts.input_specs import InputSpec
+from camserve.contracts.layers import as_layers, layer_names
 from camserve.engine import Explainer, ModelReport, Top
-from camserve.errors import CamserveError, InvalidCard
+from camserve.errors import CamserveError, InvalidCard, RequestError
 from camserve.settings import Settings
+from workers.card_checks import check_reductions, input_spec
 from workers.repository import Entry
 from workers.sources import Loaded, load
 
@@ -33,17 +35,28 @@ def load_model(entry: Entry, device: str, settings: Settings) -> ResidentModel:
     Raises InvalidCard, UnsupportedModel, ModelUnavailable or NotExplainable.
     """
     loaded = load(entry, settings)
-    spec = _input_spec(entry, loaded.input)
+    spec = input_spec(entry, loaded.input)
     module = loaded.module.to(device)
-    probe = torch.zeros(1, *spec.shape, device=device)
-    explainer = Explainer(
-        module,
-        probe,
-        feature_layer=entry.card.feature_layer,
-        reduction_layer=entry.card.reduction_layer,
-    )
+    parameters = sum(tensor.numel() for tensor in module.parameters())
+    shape = list(spec.probe_shape)
+    shape.insert(spec.format.index("B"), 1)
+    probe = torch.zeros(shape, device=device)
+    try:
+        explainer = Explainer(
+            module,
+            probe,
+            input_format=spec.format,
+            feature_layer=layer_names(entry.card.feature_layer),
+            feature_format=entry.card.feature_format,
+            reduction_layer=entry.card.reduction_layer,
+            output_format=entry.card.output_format,
+            quantization=entry.card.quantization,
+        )
+    except RequestError as error:  # of a card, not of a request
+        raise InvalidCard(f"model {entry.name!r}: {error}", **error.extensions) from error
+    check_reductions(entry, explainer.report)
     explainer.explain(probe, [[Top(1)]])  # warm-up: allocators, kernels, the whole path
-    card = _ready_card(entry, spec, loaded, explainer.report)
+    card = _ready_card(entry, spec, loaded, explainer.report, parameters)
     weights = [*module.parameters(), *module.buffers()]
     return ResidentModel(explainer, card, sum(t.numel() * t.element_size() for t in weights))
 
@@ -74,24 +87,32 @@ def _card(name: str, version: str, card: ModelCard, state: CardState) -> Resolve
         license=card.license,
         origin=card.origin,
         task=card.task,
-        scores=card.scores,
+        scores=card.scores or "logits",
+        quantization=card.quantization,
         labels=card.labels,
+        feature_format=card.feature_format,
+        reductions=card.reductions,
     )
 
 
-def _ready_card(entry: Entry, spec: InputSpec, loaded: Loaded, report: ModelReport) -> ResolvedCard:
+def _ready_card(
+    entry: Entry, spec: InputSpec, loaded: Loaded, report: ModelReport, parameters: int
+) -> ResolvedCard:
     labels = entry.card.labels or loaded.labels
     if labels and report.classes is not None and len(labels) != report.classes:
         raise InvalidCard(
             f"model {entry.name!r}: {len(labels)} labels for an output of {report.classes} classes"
         )
+    seen: Scores = "probabilities" if report.ends_in_probabilities else "logits"
     learnt = {
         "input": spec,
+        "scores": entry.card.scores or seen,
         "labels": labels,
         "classes": report.classes,
         "output_shape": report.output_shape,
-        "parameters": sum(tensor.numel() for tensor in loaded.module.parameters()),
-        "feature_layer": report.feature_layer,
+        "output_format": report.output_format,
+        "parameters": parameters,
+        "feature_layer": as_layers(report.feature_layers) if report.feature_layers else None,
         "feature_reason": report.feature_reason,
         "reduction_layer": report.reduction_layer,
         "reduction_reason": report.reduction_reason,
@@ -99,9 +120,13 @@ def _ready_card(entry: Entry, spec: InputSpec, loaded: Loaded, report: ModelRepo
         "layers": tuple(
             LayerSummary(
                 name=layer.name,
+                rank=layer.rank,
                 shape=layer.shape,
-                layout=layer.layout,
-                candidate=layer.candidate,
+                format=layer.format,
+                grid=layer.grid,
+                prefix_tokens=layer.prefix_tokens,
+                gradient_reach=layer.gradient_reach,
+                gradient_energy=layer.gradient_energy,
                 reason=layer.reason,
             )
             for layer in report.layers
@@ -109,20 +134,3 @@ def _ready_card(entry: Entry, spec: InputSpec, loaded: Loaded, report: ModelRepo
         "modules": tuple(name for name, _ in loaded.module.named_modules() if name),
     }
     return _card(entry.name, entry.version, entry.card, "ready").model_copy(update=learnt)
-
-
-def _input_spec(entry: Entry, known: dict[str, object]) -> InputSpec:
-    """What the source knows, overridden by what the card says."""
-    fields = {**known, **entry.card.input}
-    missing = [name for name in ("height", "width") if name not in fields]
-    if missing:
-        raise InvalidCard(
-            f"model {entry.name!r}: the card's [input] must give {' and '.join(missing)}, "
-            "which the source does not fix"
-        )
-    try:
-        return InputSpec.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "input"
-        raise InvalidCard(f"model {entry.name!r}, input.{field}: {first['msg']}") from error

@@ -30,7 +30,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """`export`, `factory` or `transformers`."""
+        """One of `camserve.contracts.cards.SOURCES`."""
         return self.card.source.partition(":")[0]
 
     @property
@@ -47,7 +47,13 @@ class Entry:
     @property
     def is_local(self) -> bool:
         """Whether the model loads without a network."""
-        return self.kind != "transformers" or self.path(self.reference).is_dir()
+        match self.kind:
+            case "transformers":
+                return self.path(self.reference).is_dir()
+            case "timm" | "torchvision":
+                return self.card.weights is not None
+            case _:
+                return True
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,9 @@ def _finding(error: ValidationError) -> str:
     if field == "source":
         advice = "; TorchScript cannot be hooked" if "script" in str(first["input"]).lower() else ""
         return (
-            f"source {first['input']!r} is none of export:FILE.pt2, transformers:NAME and "
-            f"factory:package.module:callable{advice}: the recommended way is torch.export.save"
+            f"source {first['input']!r} is none of export:FILE.pt2, onnx:FILE.onnx, "
+            "transformers:NAME, timm:NAME, torchvision:NAME and factory:package.module:callable"
+            f"{advice}: the recommended way is torch.export.save"
         )
     return f"{field}: {str(first['msg']).removeprefix('Value error, ')}"
 
@@ -130,6 +137,14 @@ def _files(entry: Entry) -> list[Path]:
     files = [entry.path(entry.card.weights)] if entry.card.weights else []
     if entry.kind == "export":
         files.append(entry.path(entry.reference))
+    elif entry.kind == "onnx":
+        model = entry.path(entry.reference)
+        # weights may lie in files beside it, and only the model knows their names
+        files += [
+            file
+            for file in (sorted(model.parent.iterdir()) if model.is_file() else [])
+            if file.name != CARD_FILE and file.suffix != ".md"
+        ]
     elif entry.kind == "transformers" and entry.is_local:
         files += sorted(entry.path(entry.reference).glob("*.*"))
     return [file for file in files if file.is_file()]

@@ -12,7 +12,10 @@ __all__ = ["FACTORIES", "TINY", "entry_of", "factory_card", "settings", "write_m
 
 FACTORIES = tuple(
     f"tests.workers.factories:{name}"
-    for name in ("tiny", "misbehaving", "no_module", "raising", "missing")
+    for name in (
+        *("tiny", "dense", "mixing", "steps", "misbehaving"),
+        *("no_module", "raising", "missing"),
+    )
 )
 INPUT = '[input]\nheight = 8\nwidth = 8\ncolors = "L"\n'
 

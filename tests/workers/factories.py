@@ -11,7 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DEADLY", "FAULTY", "HANGING", "SHAPE", "SLOW", "misbehaving", "tiny"]
+__all__ = [
+    "DEADLY",
+    "FAULTY",
+    "HANGING",
+    "SHAPE",
+    "SLOW",
+    "dense",
+    "misbehaving",
+    "mixing",
+    "steps",
+    "tiny",
+]
 
 SHAPE = (1, 8, 8)
 """(C, H, W) of the input of all models here."""
@@ -67,6 +78,56 @@ def misbehaving(folder: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Misbehaving(3, folder)
+
+
+class Dense(Tiny):
+    """A score for each class and each position of the features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(self.stem(x).relu()).relu()
+        return self.head(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class Mixing(Tiny):
+    """Its normalisation has no statistics of its own: it takes those of the batch."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.norm = nn.BatchNorm2d(4, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(self.norm(self.stem(x)).relu()).relu()
+        return self.head(features.mean((2, 3)))
+
+
+class Steps(nn.Module):
+    """A sequence of any length: (B, T, C) in, the mean over what a convolution sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Conv1d(3, 6, 3, stride=2, padding=1)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.front(x.transpose(1, 2)).relu().mean(2))
+
+
+def _seeded(build: type[nn.Module], *arguments: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build(*arguments)
+
+
+def dense() -> nn.Module:
+    return _seeded(Dense, 3)
+
+
+def mixing() -> nn.Module:
+    return _seeded(Mixing, 3)
+
+
+def steps() -> nn.Module:
+    return _seeded(Steps)
 
 
 def no_module() -> str:

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: the few URLs that a download of a model asks for."""
+"""Stand-ins for servers of weights: any folder, and the few URLs of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["HubStandIn"]
+__all__ = ["FileServer", "HubStandIn"]
 
 COMMIT = "c0ffee" + "0" * 34
 
 
-class HubStandIn:
-    """Serves one repository from a folder. `cut`: the connection breaks in the middle of it."""
+class FileServer:
+    """Serves the files of a folder by their names."""
 
-    def __init__(self, repo: str, folder: Path) -> None:
-        self.repo = repo
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.cut: str | None = None
         self.asked: list[str] = []
-        stand_in = self
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *arguments: object) -> None:
                 pass
 
             def do_HEAD(self) -> None:
-                stand_in.answer(self, with_body=False)
+                server.answer(self, with_body=False)
 
             def do_GET(self) -> None:
-                stand_in.answer(self, with_body=True)
+                server.answer(self, with_body=True)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -52,6 +50,24 @@ class HubStandIn:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def answer(self, request: BaseHTTPRequestHandler, *, with_body: bool) -> None:
+        self.asked.append(f"{request.command} {request.path}")
+        body = (self.folder / request.path.rpartition("/")[2]).read_bytes()
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if with_body:
+            request.wfile.write(body)
+
+
+class HubStandIn(FileServer):
+    """Serves one repository from a folder. `cut`: the connection breaks in the middle of it."""
+
+    def __init__(self, repo: str, folder: Path) -> None:
+        super().__init__(folder)
+        self.repo = repo
+        self.cut: str | None = None
 
     def answer(self, request: BaseHTTPRequestHandler, *, with_body: bool) -> None:
         path = request.path.partition("?")[0]

@@ -15,7 +15,7 @@ from camserve.contracts.jobs import Job, JobInput, JobResult, JobTarget, input_n
 from camserve.contracts.targets import ClassIndexTarget
 from camserve.contracts.wire import METADATA_KEY, metadata_of
 from tests.workers.factories import SHAPE
-from workers.compute import ComputeJob
+from workers.rows import ComputeJob
 
 __all__ = ["compute_job", "document", "enqueue", "failure", "load_job", "noise", "payload", "read"]
 
@@ -34,7 +34,7 @@ def document(
     *inputs: torch.Tensor, model: str = "tiny", targets: Sequence[JobTarget] = (FIRST_CLASS,),
     **fields: Any,
 ) -> Job:  # fmt: skip
-    shapes = tuple(JobInput(shape=tuple(tensor.shape)) for tensor in inputs)
+    shapes = tuple(JobInput(shape=tuple(tensor.shape), geometry={}) for tensor in inputs)
     return Job(model=model, model_version="", inputs=shapes, targets=tuple(targets), **fields)
 
 
@@ -47,13 +47,15 @@ def compute_job(job_id: str, *inputs: torch.Tensor, **fields: Any) -> ComputeJob
 
 
 def read(result: object) -> tuple[JobResult, list[torch.Tensor]]:
-    """Metadata and maps of a result, one map a row."""
+    """Metadata and maps of a result, for each row one map a feature layer."""
     assert isinstance(result, bytes), result
     about = JobResult.model_validate_json(metadata_of(result))
     maps = load(result)
-    assert set(maps) == {map_name(row) for row in range(len(about.rows))}
+    layers = range(len(about.feature_layers))
+    names = [map_name(row, layer) for row in range(len(about.rows)) for layer in layers]
+    assert set(maps) == set(names)
     assert METADATA_KEY == "camserve"
-    return about, [maps[map_name(row)] for row in range(len(about.rows))]
+    return about, [maps[name] for name in names]
 
 
 async def enqueue(

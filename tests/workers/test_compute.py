@@ -11,19 +11,16 @@ import pytest
 import torch
 
 from camserve.contracts.failures import FailureMessage
-from camserve.contracts.targets import (
-    ClassIndexTarget,
-    ReductionParameters,
-    ReductionTarget,
-    TopTarget,
-)
+from camserve.contracts.jobs import ScalarTarget
+from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.engine import Attribution, ClassIndex, Diagnostic, Reduction, Top
 from camserve.errors import ErrorCode
 from tests.workers.cards import entry_of, factory_card, settings, write_model
 from tests.workers.factories import FAULTY, SHAPE
 from tests.workers.jobs import compute_job, document, noise, payload, read
-from workers.compute import ComputeJob, Outcome, explain_jobs
+from workers.compute import Limits, Outcome, explain_jobs
 from workers.models import ResidentModel, load_model
+from workers.rows import ComputeJob
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +42,7 @@ def forwards(model: ResidentModel) -> Iterator[list[int]]:
 
 
 def explain(model: ResidentModel, *jobs: ComputeJob, max_batch: int = 8) -> list[Outcome]:
-    return explain_jobs(model, jobs, max_batch=max_batch, worker="w", device="cpu")
+    return explain_jobs(model, jobs, limits=Limits(max_batch=max_batch), worker="w", device="cpu")
 
 
 def failed(outcome: Outcome) -> FailureMessage:
@@ -67,7 +64,7 @@ def test_a_result_is_what_the_engine_says(model: ResidentModel) -> None:
     (row,) = about.rows
     assert (row.input, row.target, row.class_index) == (0, 0, 0)
     assert row.score == pytest.approx(truth.score)
-    assert (about.feature_layer, about.reduction_layer) == ("body", "output")
+    assert (about.feature_layers, about.reduction_layer) == (("body",), "output")
     assert about.model_version == model.card.version
     assert (about.worker, about.device, about.batch_size) == ("w", "cpu", 1)
     assert about.compute_ms > 0
@@ -79,9 +76,8 @@ def test_jobs_with_different_targets_share_one_forward(
     targets = [
         [ClassIndexTarget(class_index=1)],
         [TopTarget(top=2)],
-        [ReductionTarget(reduction="entropy")],
-        [ReductionTarget(reduction="class_margin",
-                         params=ReductionParameters(class_index=0, against=2))],
+        [ScalarTarget(reduction="entropy")],
+        [ScalarTarget(reduction="class_margin", class_index=0, against=2)],
     ]  # fmt: skip
     jobs = [compute_job(str(i), noise(i), targets=asked) for i, asked in enumerate(targets)]
     outcomes = explain(model, *jobs)
@@ -100,7 +96,7 @@ def test_jobs_with_different_targets_share_one_forward(
 def test_other_layers_and_shapes_do_not_share(model: ResidentModel, forwards: list[int]) -> None:
     jobs = [
         compute_job("a", noise(0)),
-        compute_job("b", noise(1), feature_layer="stem"),
+        compute_job("b", noise(1), feature_layers=("stem",)),
         compute_job("c", noise(2), reduction_layer="softmax"),
         compute_job("d", noise(3).repeat(1, 2, 2)),
         compute_job("e", noise(4)),
@@ -109,7 +105,7 @@ def test_other_layers_and_shapes_do_not_share(model: ResidentModel, forwards: li
     outcomes = [read(outcome) for outcome in explain(model, *jobs)]
     assert sorted(forwards) == [1, 1, 1, 1, 2]
     assert [about.batch_size for about, _ in outcomes] == [2, 1, 1, 1, 2, 1]
-    assert outcomes[1][0].feature_layer == "stem"
+    assert outcomes[1][0].feature_layers == ("stem",)
     assert outcomes[2][0].reduction_layer == "softmax"
     assert outcomes[3][1][0].shape == (8, 8)
     [[truth]] = model.explainer.explain(
@@ -135,7 +131,7 @@ def test_targets_expand_in_order(model: ResidentModel) -> None:
     targets = [
         ClassIndexTarget(class_index=(2, 0)),
         TopTarget(top=3),
-        ReductionTarget(reduction="norm"),
+        ScalarTarget(reduction="norm"),
     ]
     about, maps = read(explain(model, compute_job("j", noise(0), noise(1), targets=targets))[0])
     truth = model.explainer.explain(
@@ -158,8 +154,8 @@ def test_targets_expand_in_order(model: ResidentModel) -> None:
     [
         ({"targets": [ClassIndexTarget(class_index=3)]}, ErrorCode.CLASS_INDEX_OUT_OF_RANGE),
         ({"targets": [TopTarget(top=4)]}, ErrorCode.INVALID_REQUEST),
-        ({"feature_layer": "boddy"}, ErrorCode.LAYER_NOT_FOUND),
-        ({"feature_layer": "head"}, ErrorCode.NOT_EXPLAINABLE),
+        ({"feature_layers": ("boddy",)}, ErrorCode.LAYER_NOT_FOUND),
+        ({"feature_layers": ("head",)}, ErrorCode.NOT_EXPLAINABLE),
     ],
 )
 def test_an_impossible_job_fails_alone(

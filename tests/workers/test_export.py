@@ -8,10 +8,13 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from camserve.contracts.input_specs import PROBE_SIZE, TensorSpec
 from camserve.errors import ErrorCode, ModelUnavailable, UnsupportedModel
 from tests.service import ROOT
 from tests.workers.cards import entry_of, write_model
@@ -97,7 +100,7 @@ def _compiled_library(path: Path) -> None:
         (_torch_script, "is a TorchScript file, whose submodules cannot be hooked"),
         (_pickled_module, "a pickle runs code"),
         (_state_dict, "a pickle runs code"),
-        (_old_pickle, "is not a torch.export program"),
+        (_old_pickle, "a pickle runs code"),
         (_random_bytes, "is not a torch.export program"),
         (_compiled_library, "can run code"),
     ],
@@ -191,7 +194,76 @@ def test_a_damaged_program(entry: Entry) -> None:
         load_export(entry)
 
 
+def test_a_program_of_another_archive_version(entry: Entry) -> None:
+    _rewritten(entry.folder / "model.pt2", add={"model/archive_version": b"7"})
+    with pytest.raises(UnsupportedModel) as refusal:
+        load_export(entry)
+    for part in (
+        f"torch {torch.__version__} cannot read 'model.pt2'",
+        "written by torch 2.13.0+cpu (archive version 7, schema 8.",
+        "does not match our current archive version 0",
+        "write it again with torch.export.save and the torch that the worker runs",
+    ):
+        assert part in str(refusal.value)
+
+
+def test_a_program_of_another_schema(entry: Entry) -> None:
+    """As a later torch writes it: its version and this one's are both told."""
+    name = "model/models/model.json"
+    with zipfile.ZipFile(SHAPES) as source:
+        program = json.loads(source.read(name))
+    program |= {"schema_version": {"major": 99, "minor": 3}, "torch_version": "3.1.4"}
+    _rewritten(entry.folder / "model.pt2", add={name: json.dumps(program).encode()})
+    with pytest.raises(UnsupportedModel) as refusal:
+        load_export(entry)
+    said = str(refusal.value)
+    assert f"torch {torch.__version__} cannot read 'model.pt2', written by torch 3.1.4" in said
+    assert "schema 99.3" in said
+
+
 def test_a_program_for_another_batch_size(entry: Entry) -> None:
     _export(entry.folder / "model.pt2", batch=3, dynamic=False)
-    with pytest.raises(UnsupportedModel, match=r"batches of exactly 3; export it with dynamic"):
+    with pytest.raises(UnsupportedModel, match=r"batches of exactly 3: write it with a free batch"):
         load_export(entry)
+
+
+class _Blocks(nn.Module):
+    """Takes sequences whose length is a multiple of 23."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(x.shape[0], x.shape[1], -1, 23).mean(2)
+
+
+BATCH = torch.export.Dim("batch")
+
+
+def _length(**limits: int) -> torch.export.Dim:
+    return torch.export.Dim("length", **limits)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "dims", "expected"),
+    [
+        (nn.Conv3d(1, 2, 3), (1, 9, 8, 7), {}, {"format": "BCSSS", "shape": [1, 9, 8, 7]}),
+        (nn.Conv2d(5, 2, 3), (5, 9, 8), {}, {"format": "BCSS", "shape": [5, 9, 8]}),
+        (nn.Conv1d(4, 2, 3), (4, 90), {2: _length(min=8, max=500)},
+         {"format": "BCT", "shape": [4, 0]}),
+        (nn.Conv1d(4, 2, 3), (4, 190), {2: _length(min=180, max=500)},
+         {"format": "BCT", "shape": [4, 0], "probe": [4, 180]}),
+        (nn.Conv1d(4, 2, 3), (4, 20), {2: _length(min=8, max=30)},
+         {"format": "BCT", "shape": [4, 0], "probe": [4, 30]}),
+        (_Blocks(), (4, 69), {2: 23 * _length(min=1, max=50)},
+         {"format": "BCT", "shape": [4, 0], "probe": [4, 23 * round(PROBE_SIZE / 23)]}),
+    ],
+)  # fmt: skip
+def test_volumes_sequences_and_other_tensors(
+    entry: Entry, module: nn.Module, shape: tuple[int, ...], dims: dict[int, Any], expected: Any
+) -> None:
+    """Free sizes are 0; a probe is named where the program does not take the usual one."""
+    example = torch.zeros(2, *shape)
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: BATCH, **dims},))
+    torch.export.save(program, entry.folder / "model.pt2")
+    loaded = load_export(entry)
+    assert loaded.input == expected
+    probe = TensorSpec.model_validate(loaded.input).probe_shape
+    assert loaded.module(torch.zeros(3, *probe)).shape[0] == 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from camserve.errors import CamserveError, InvalidCard, ModelUnavailable
+from camserve.errors import CamserveError, InvalidCard, ModelUnavailable, UnsupportedModel
 from tests.workers.cards import FACTORIES, TINY, entry_of, factory_card, write_model
 from tests.workers.factories import SHAPE, tiny
 from workers.sources.factory import load_factory
@@ -77,8 +77,27 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
         load_factory(entry_of(folder), FACTORIES)
 
 
-def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
-    folder = write_model(tmp_path, "m", f'weights = "w.pth"\n{TINY}')
-    torch.save(tiny().state_dict(), folder / "w.pth")
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_weights_are_not_opened(tmp_path: Path, name: str, zipped: bool) -> None:
+    folder = write_model(tmp_path, "m", f'weights = "{name}"\n{TINY}')
+    torch.save(tiny().state_dict(), folder / name, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnsupportedModel, match=r"a pickle runs code; .*safetensors.torch.save_"):
+        load_factory(entry_of(folder), FACTORIES)
+
+
+def test_torch_script_as_weights(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", f'weights = "w.pt"\n{TINY}')
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.save(torch.jit.trace(tiny(), INPUT), folder / "w.pt")
+    with pytest.raises(
+        UnsupportedModel, match=r"a TorchScript file, .*safetensors.torch.save_file"
+    ):
+        load_factory(entry_of(folder), FACTORIES)
+
+
+def test_weights_of_no_known_kind(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", f'weights = "w.safetensors"\n{TINY}')
+    (folder / "w.safetensors").write_text("weights")
     with pytest.raises(InvalidCard, match=r"not a safetensors file .*safetensors.torch.save_file"):
         load_factory(entry_of(folder), FACTORIES)

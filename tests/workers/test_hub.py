@@ -44,11 +44,15 @@ for line in sys.stdin:
 class Loader:
     """A process that loads models from the hub at `url`, with a cache of its own."""
 
-    def __init__(self, url: str, models: Path, cache: Path) -> None:
+    def __init__(
+        self, url: str, models: Path, cache: Path, more: dict[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _LOADS, str(models)],
             cwd=ROOT,
-            env=os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(cache), "NO_PROXY": "*"},
+            env=os.environ
+            | {"HF_ENDPOINT": url, "HF_HOME": str(cache), "NO_PROXY": "*"}
+            | (more or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

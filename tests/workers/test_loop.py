@@ -74,6 +74,7 @@ async def test_nothing_is_claimed_while_the_device_is_busy(start: Start, tmp_pat
 async def test_large_jobs_are_committed_one_by_one(start: Start, tmp_path: Path) -> None:
     """A small job need not wait for the forwards of the large ones that came with it."""
     bench = await start(max_batch=2)
+    await bench.answer(await enqueue(bench.queue, noise(4), model="slow"))  # it is resident now
     ids = [await enqueue(bench.queue, noise(0), noise(1), model="slow")]
     ids += [await enqueue(bench.queue, noise(2), noise(3, SLOW), model="slow")]
     await bench.answer(ids[0])

@@ -31,7 +31,10 @@ def test_a_good_card(tmp_path: Path) -> None:
         ("\xff", "card.toml"),
         ("a = " + "[" * 5000, "recursion"),
         ('title = "no source"', "the field 'source' is missing"),
-        ('source = "pickle:model.pkl"', "is none of export:FILE.pt2"),
+        (
+            'source = "pickle:model.pkl"',
+            "none of export:FILE.pt2, onnx:FILE.onnx, transformers:NAME, timm:NAME, torchvision:",
+        ),
         ('source = "torchscript:model.pt"', "TorchScript cannot be hooked"),
         (
             'source = "export:m.pt2"\nlables = ["a"]',
@@ -39,6 +42,7 @@ def test_a_good_card(tmp_path: Path) -> None:
         ),
         ('source = "export:m.pt2"\n[input]\nheigth = 8', "unknown input field 'heigth'"),
         ('source = "export:../m.pt2"', "'../m.pt2' is not inside the model's folder"),
+        ('source = "onnx:../m.onnx"', "'../m.onnx' is not inside the model's folder"),
         ('source = "export:/etc/passwd"', "'/etc/passwd' is not inside the model's folder"),
         ('source = "transformers:../other"', "'../other' is not inside the model's folder"),
         (
@@ -129,3 +133,24 @@ def test_the_version_of_a_factory_and_of_a_local_folder(tmp_path: Path) -> None:
     (local / "files" / "config.json").write_text("{}")
     assert entry_of(local).is_local
     assert entry_of(local).version != before
+
+
+def test_the_version_of_an_onnx_model_counts_its_weights_beside_it(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", 'source = "onnx:model.onnx"')
+    (folder / "model.onnx").write_bytes(b"graph")
+    graph = entry_of(folder).version
+    (folder / "model.onnx.data").write_bytes(b"weights")
+    weights = entry_of(folder).version
+    (folder / "README.md").write_text("not of the model")
+    assert entry_of(folder).version == weights != graph
+
+
+@pytest.mark.parametrize("kind", ["timm", "torchvision"])
+def test_a_library_model_is_local_with_weights_of_its_own(tmp_path: Path, kind: str) -> None:
+    published = write_model(tmp_path, "a", f'source = "{kind}:resnet50"')
+    own = write_model(tmp_path, "b", f'source = "{kind}:resnet50"\nweights = "w.safetensors"')
+    assert not entry_of(published).is_local
+    assert entry_of(own).is_local
+    before = entry_of(own).version
+    (own / "w.safetensors").write_bytes(b"weights")
+    assert entry_of(own).version != before

@@ -6,19 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
 from PIL import Image
 
-from camserve.contracts.cards import InputSpec
 from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from tests.workers.cards import entry_of, settings, write_model
+from tests.workers.preprocessing import assert_same_to_one_grey_level, pictures
 from tests.workers.pretrained import PROCESSORS, config_of, save_pretrained
 from workers.repository import Entry
 from workers.sources import Loaded, load
-from workers.sources.transformers import input_fields
+from workers.sources.image_processors import picture_fields
 
 KINDS = ["vit", "resnet", "convnext"]
 
@@ -44,38 +43,15 @@ def test_weights_and_preprocessing_are_the_models_own(entry: Entry, kind: str) -
     model = save_pretrained(entry.folder / "files", kind, num_labels=4)
     write_processor(entry, PROCESSORS[kind])
     loaded = load_entry(entry)
-    spec = InputSpec.model_validate(loaded.input)
-
-    generator = np.random.default_rng(0)
-    picture = Image.fromarray(generator.integers(0, 256, (61, 47, 3), dtype=np.uint8))
     own = transformers.AutoImageProcessor.from_pretrained(entry.folder / "files", backend="pil")
-    expected = own(picture, return_tensors="pt")["pixel_values"]
-    ours = torch.from_numpy(apply(spec, picture))[None]
-    assert ours.shape == expected.shape
-    grey_level = spec.scale / min(spec.std)
-    assert float((ours - expected).abs().max()) <= grey_level * 1.01
 
+    def values(picture: Image.Image) -> torch.Tensor:
+        return own(picture, return_tensors="pt")["pixel_values"]
+
+    assert_same_to_one_grey_level(loaded.input, lambda picture: values(picture)[0])
+    expected = values(pictures()[0])
     with torch.no_grad():
         torch.testing.assert_close(loaded.module.eval()(expected).logits, model(expected).logits)
-
-
-def apply(spec: InputSpec, picture: Image.Image) -> np.ndarray:
-    """An input specification in plain Pillow, apart from the front end's: (C, H, W) float32."""
-    width, height = picture.size
-    if spec.resize == "shortest_edge":
-        edge = spec.resize_to
-        assert isinstance(edge, int)
-        short = min(width, height)
-        size = (edge * width // short, edge * height // short)
-    else:
-        tall, wide = spec.resize_to if isinstance(spec.resize_to, tuple) else (None, None)
-        size = (wide or spec.width, tall or spec.height)
-    resized = picture.resize(size, getattr(Image.Resampling, spec.filter.upper()))
-    left, top = (resized.width - spec.width) // 2, (resized.height - spec.height) // 2
-    cropped = resized.crop((left, top, left + spec.width, top + spec.height))
-    values = np.asarray(cropped, np.float32).transpose(2, 0, 1) * spec.scale
-    mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (spec.mean, spec.std))
-    return (values - mean) / std
 
 
 def test_labels_come_from_the_configuration(entry: Entry) -> None:
@@ -181,12 +157,12 @@ def test_what_processors_can_say(changes: dict[str, Any], expected: dict[str, An
     options = PROCESSORS["vit"] | changes
     options.pop("image_processor_type")
     processor = getattr(transformers, f"{name}Pil")(**options)
-    fields = input_fields(processor, config_of("vit"))
+    fields = picture_fields(processor, config_of("vit"))
     assert {key: fields.get(key) for key in expected} == expected
 
 
 def test_a_gray_model() -> None:
-    assert input_fields(None, config_of("vit", num_channels=1))["colors"] == "L"
+    assert picture_fields(None, config_of("vit", num_channels=1))["colors"] == "L"
 
 
 def test_preprocessing_of_an_unknown_kind(entry: Entry) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 from camserve.settings import Settings
 from workers.repository import Entry
 from workers.sources.export import load_export
 from workers.sources.factory import load_factory
 from workers.sources.loaded import Loaded
+from workers.sources.onnx import load_onnx
+from workers.sources.timm import fetch_timm, load_timm
+from workers.sources.torchvision import fetch_torchvision, load_torchvision
 from workers.sources.transformers import fetch_transformers, load_transformers
 
 __all__ = ["Loaded", "load"]
@@ -22,12 +26,17 @@ def load(entry: Entry, settings: Settings) -> Loaded:
     """Load a model folder on the CPU. Raises InvalidCard, UnsupportedModel or ModelUnavailable."""
     match entry.kind:
         case "export":
-            with _one_builder:
-                return load_export(entry)
-        case "factory":
-            with _one_builder:
-                return load_factory(entry, settings.factories)
-        case _:  # the card allows only three kinds
-            folder = fetch_transformers(entry)
-            with _one_builder:
-                return load_transformers(entry, folder)
+            build = partial(load_export, entry)
+        case "onnx":
+            build = partial(load_onnx, entry)
+        case "timm":
+            build = partial(load_timm, entry, fetch_timm(entry))
+        case "torchvision":
+            fetch_torchvision(entry)
+            build = partial(load_torchvision, entry)
+        case "transformers":
+            build = partial(load_transformers, entry, fetch_transformers(entry))
+        case _:  # the card allows no other kinds
+            build = partial(load_factory, entry, settings.factories)
+    with _one_builder:
+        return build()

@@ -6,6 +6,7 @@ symbolic sizes to sympy, which evaluates them as Python.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
@@ -14,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from camserve.errors import UnsupportedModel
+from workers.sources.refusals import EXPORT_ADVICE, archive_kind, file_kind
 
-__all__ = ["EXPORT_ADVICE", "check_archive"]
+__all__ = ["check_archive", "written_by"]
 
-EXPORT_ADVICE = (
-    "write it with torch.export: "
-    "`torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')`"
-)
 MOST_JSON_BYTES = 200_000_000  # a graph, not weights: the shapes model has 47 kB
 
 _DATA = re.compile(
@@ -43,22 +41,32 @@ def check_archive(path: Path, model: str) -> None:
                 if name.endswith(".json"):
                     _check_expressions(archive, name, path.name, model)
     except zipfile.BadZipFile:
+        kind = file_kind(path) or "not a torch.export program"
         raise UnsupportedModel(
-            f"model {model!r}: {path.name!r} is not a torch.export program; {EXPORT_ADVICE}"
+            f"model {model!r}: {path.name!r} is {kind}; {EXPORT_ADVICE}"
         ) from None
 
 
+def written_by(path: Path) -> str:
+    """Who wrote a program, as far as it says: `torch 2.13.0 (archive version 0, schema 8.20)`."""
+    said = []
+    torch_version = "an unknown torch"
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.rpartition("/")[2] == "archive_version":
+                said.append(f"archive version {archive.read(name)[:20].decode(errors='replace')}")
+            elif re.search(r"(^|/)models/[^/]+\.json$", name):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    program = json.loads(archive.read(name))
+                    schema = program["schema_version"]
+                    said.append(f"schema {int(schema['major'])}.{int(schema['minor'])}")
+                    torch_version = f"torch {str(program['torch_version'])[:40]}"
+    return f"{torch_version} ({', '.join(sorted(said))})" if said else torch_version
+
+
 def _check_names(names: list[str], file: str, model: str) -> None:
-    if any("/code/" in name for name in names):
-        raise UnsupportedModel(
-            f"model {model!r}: {file!r} is a TorchScript file, whose submodules cannot be hooked; "
-            f"{EXPORT_ADVICE}"
-        )
-    if any(name.endswith("data.pkl") for name in names):
-        raise UnsupportedModel(
-            f"model {model!r}: {file!r} is a pickled module or state dict, which camserve never "
-            f"opens because a pickle runs code; {EXPORT_ADVICE}"
-        )
+    if kind := archive_kind(names):
+        raise UnsupportedModel(f"model {model!r}: {file!r} is {kind}; {EXPORT_ADVICE}")
     if len(set(names)) < len(names):
         raise UnsupportedModel(f"model {model!r}: {file!r} holds two entries of the same name")
     for name in names:

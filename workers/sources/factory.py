@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from camserve.errors import InvalidCard, ModelUnavailable
 from workers.repository import Entry
 from workers.sources.loaded import Loaded
+from workers.sources.weights import load_weights
 
 __all__ = ["load_factory"]
 
@@ -43,25 +42,5 @@ def load_factory(entry: Entry, allowed: Sequence[str]) -> Loaded:
     if not isinstance(module, nn.Module):
         raise InvalidCard(f"model {entry.name!r}: {reference!r} did not return a torch.nn.Module")
     if entry.card.weights:
-        _load_weights(module, entry, entry.card.weights)
+        load_weights(module, entry, entry.card.weights)
     return Loaded(module)
-
-
-def _load_weights(module: nn.Module, entry: Entry, name: str) -> None:
-    path = entry.path(name)
-    if not path.is_file():
-        raise ModelUnavailable(f"model {entry.name!r}: the weights {name!r} are missing")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise InvalidCard(
-            f"model {entry.name!r}: the weights {name!r} are not a safetensors file ({error}); "
-            "write them with safetensors.torch.save_file(model.state_dict(), ...)"
-        ) from error
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise InvalidCard(
-            f"model {entry.name!r}: the weights {name!r} do not fit the module: {first}"
-        ) from error

@@ -10,37 +10,38 @@ from pathlib import Path
 from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
 
-__all__ = ["INDEX", "PREPROCESSING", "WEIGHTS", "fetch"]
+__all__ = ["INDEX", "PREPROCESSING", "VIDEO_PREPROCESSING", "WEIGHTS", "fetch"]
 
 logger = logging.getLogger(__name__)
 
 HUB_TIMEOUT_S = 10.0
 CONFIG = "config.json"
 PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+VIDEO_PREPROCESSING = "video_preprocessor_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights that are split into several files
 
 
-def fetch(entry: Entry) -> Path:
-    """The folder with the model's files; what the cache lacks is downloaded first.
+def fetch(entry: Entry, name: str, without: str) -> Path:
+    """The folder with the files of the model `name`; what the cache lacks is downloaded first.
 
     Weights come last: where they are, everything is, and the hub is not asked any more.
+    without: what an operator without a network can do instead.
     Raises InvalidCard (no such model), UnsupportedModel (no safetensors), ModelUnavailable.
     """
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - comes with transformers
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - comes with transformers and timm
     from huggingface_hub.errors import (  # noqa: PLC0415
         GatedRepoError,
         HFValidationError,
         RepositoryNotFoundError,
     )
 
-    name = entry.reference
     folder = _cached(name)
     if folder is not None:
         return folder
     logger.info("model %s: fetching %s from the Hugging Face hub", entry.name, name)
     try:
-        for file in _wanted(entry):
+        for file in _wanted(entry, name):
             folder = Path(hf_hub_download(name, file)).parent
             if file == INDEX:
                 for shard in _shards(folder):
@@ -58,27 +59,27 @@ def fetch(entry: Entry) -> Path:
     except (UnsupportedModel, InvalidCard):
         raise
     except Exception as error:  # the clients below raise errors of many families
-        raise _unreachable(entry, error) from error
+        raise _unreachable(entry, error, without) from error
     assert folder is not None  # noqa: S101 - config.json is always wanted
     return folder
 
 
-def _wanted(entry: Entry) -> Iterator[str]:
+def _wanted(entry: Entry, name: str) -> Iterator[str]:
     """The files to download, weights last. One quick question first: it fails at once, with the
     way out, where a download would be tried again for a minute."""
     from huggingface_hub import HfApi  # noqa: PLC0415
 
-    info = HfApi().model_info(entry.reference, timeout=HUB_TIMEOUT_S)
+    info = HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
     there = {sibling.rfilename for sibling in info.siblings or ()}
     weights = next((name for name in (WEIGHTS, INDEX) if name in there), None)
     if CONFIG not in there or weights is None:
         raise UnsupportedModel(
-            f"model {entry.name!r}: {entry.reference!r} on the hub has no {CONFIG} with "
-            f"{WEIGHTS}, and camserve never opens pickled weights; convert it with "
-            "transformers' save_pretrained and give the folder"
+            f"model {entry.name!r}: {name!r} on the hub has no {CONFIG} with {WEIGHTS}, and "
+            "camserve never opens pickled weights; load it with its own library, write it again "
+            "as safetensors (transformers: save_pretrained), and give that"
         )
     yield CONFIG
-    yield from (name for name in PREPROCESSING if name in there)
+    yield from (name for name in (*PREPROCESSING, VIDEO_PREPROCESSING) if name in there)
     yield weights
 
 
@@ -104,11 +105,9 @@ def _shards(folder: Path) -> list[str]:
     return sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
 
 
-def _unreachable(entry: Entry, error: Exception) -> ModelUnavailable:
+def _unreachable(entry: Entry, error: Exception, without: str) -> ModelUnavailable:
     return ModelUnavailable(
         f"model {entry.name!r}: its weights are fetched from the Hugging Face hub on first use, "
         f"and the hub cannot be reached ({type(error).__name__}). Connect the worker to the "
-        "internet, or set HF_ENDPOINT to a mirror, or put the files of "
-        f"{entry.reference!r} into the folder files/ beside the card and write there: "
-        'source = "transformers:files"'
+        f"internet, or set HF_ENDPOINT to a mirror, or {without}"
     )

@@ -12,9 +12,10 @@ __all__ = ["Loaded"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module, and what its source says of its input (fields of InputSpec) and labels.
+    """A module, and what its source says of its input and labels.
 
-    Where the card says otherwise, the card wins.
+    input: fields of PictureSpec, or of TensorSpec if `shape` is among them. Where the card says
+    otherwise, the card wins.
     """
 
     module: nn.Module

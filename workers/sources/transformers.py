@@ -1,4 +1,7 @@
-"""`transformers:NAME_OR_DIR`: a Hugging Face image classifier, from the hub or a folder."""
+"""`transformers:NAME_OR_DIR`: a Hugging Face model of pictures or videos, from the hub or a folder.
+
+Classifiers of pictures and videos, semantic segmentation, and for `task = "embedding"` the body.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
-from workers.sources.hub import INDEX, PREPROCESSING, WEIGHTS, fetch
+from workers.sources.hub import INDEX, PREPROCESSING, VIDEO_PREPROCESSING, WEIGHTS, fetch
+from workers.sources.image_processors import picture_fields, video_fields
+from workers.sources.libraries import hide_broken_torchvision
 from workers.sources.loaded import Loaded
 
-__all__ = ["fetch_transformers", "input_fields", "load_transformers"]
+__all__ = ["fetch_transformers", "load_transformers"]
 
-_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers
-CROPS_BELOW = 384  # ConvNeXt crops smaller inputs than this, and stretches the others
+_LOADERS = {
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForSemanticSegmentation": "AutoModelForSemanticSegmentation",
+    "ForVideoClassification": "AutoModelForVideoClassification",
+}
+_QUERIES = ("ForUniversalSegmentation", "ForInstanceSegmentation", "ForSegmentation", "Detection")
 
 
 def fetch_transformers(entry: Entry) -> Path:
@@ -24,7 +34,12 @@ def fetch_transformers(entry: Entry) -> Path:
     if local.is_dir():
         return local
     _library(entry)
-    return fetch(entry)
+    return fetch(
+        entry,
+        entry.reference,
+        f"put the files of {entry.reference!r} into the folder files/ beside the card and write "
+        'there: source = "transformers:files"',
+    )
 
 
 def load_transformers(entry: Entry, folder: Path) -> Loaded:
@@ -36,36 +51,96 @@ def load_transformers(entry: Entry, folder: Path) -> Loaded:
             "pickled weights such as pytorch_model.bin: load the model with transformers and "
             "write it again with save_pretrained"
         )
+    module = _model(entry, folder, transformers)
     try:
-        module, report = transformers.AutoModelForImageClassification.from_pretrained(
-            str(folder),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=torch.float32,  # half precision on disk is no reason to compute in it
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        if _is_video(module.config):
+            fields = video_fields(folder, (*PREPROCESSING, VIDEO_PREPROCESSING), module.config)
+        else:
+            processor = _image_processor(entry, folder, transformers)
+            fields = picture_fields(processor, module.config)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise InvalidCard(
+            f"model {entry.name!r}: its preprocessing is of a kind that camserve does not know "
+            f"({error}): write all of [input] into the card, and remove the "
+            "preprocessor_config.json from a copy of the folder"
+        ) from error
+    return Loaded(module, fields, () if entry.card.task == "embedding" else _labels(module.config))
+
+
+def _model(entry: Entry, folder: Path, transformers: Any) -> Any:
+    """The model of the kind that its configuration names; its body alone for an embedding."""
+    known = {"trust_remote_code": False, "local_files_only": True}
+    embedding = entry.card.task == "embedding"
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), **known)
+        loader = getattr(transformers, _loader(entry, config))
+        module, unset = _from_pretrained(loader, folder, config, **known)
+        if embedding and unset and all(".pooler." in f".{name}" for name in unset):
+            # a body that was saved without its pooling layer: do without
+            known["add_pooling_layer"] = False
+            module, unset = _from_pretrained(loader, folder, config, **known)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ModelUnavailable(f"model {entry.name!r}: {_first_sentence(error)}") from error
-    if unset := sorted(report["missing_keys"]):
+    if unset:
         # transformers would fill them with random numbers: maps of noise, and no error
         raise UnsupportedModel(
             f"model {entry.name!r}: the weights lack {unset[0]!r} and {len(unset) - 1} more: is it "
-            "a backbone without a trained classifier? Give a model that was fine-tuned"
+            "a backbone without a trained classifier? Give a model that was fine-tuned, or write "
+            'task = "embedding" into the card to explain the backbone itself'
         )
-    processor = _image_processor(entry, folder, transformers)
-    try:
-        fields = input_fields(processor, module.config)
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InvalidCard(
-            f"model {entry.name!r}: its preprocessing ({type(processor).__name__}) is of a kind "
-            "that camserve does not know: write all of [input] into the card, and remove the "
-            "preprocessor_config.json from a copy of the folder"
-        ) from error
-    return Loaded(module, fields, _labels(module.config))
+    if embedding:
+        if not module.main_input_name.startswith("pixel_values"):
+            raise UnsupportedModel(
+                f"model {entry.name!r}: {type(module).__name__} takes more than a picture: give "
+                "its vision model alone (for CLIP: CLIPVisionModel, saved with save_pretrained)"
+            )
+        module.register_forward_hook(_embedding)
+    return module
+
+
+def _loader(entry: Entry, config: Any) -> str:
+    """The name of the class of transformers that loads what the configuration says."""
+    if entry.card.task == "embedding":
+        return "AutoModel"
+    named = next(iter(config.architectures or ()), "")
+    if named.endswith(_QUERIES):
+        raise UnsupportedModel(
+            f"model {entry.name!r}: a {named} answers with boxes or masks of queries, which are no "
+            "scores of classes: give a model of semantic segmentation with logits for each pixel, "
+            "such as SegformerForSemanticSegmentation"
+        )
+    loaders = (loader for part, loader in _LOADERS.items() if part in named)
+    return next(loaders, "AutoModelForImageClassification")
+
+
+def _from_pretrained(loader: Any, folder: Path, config: Any, **known: Any) -> tuple[Any, list[str]]:
+    """The model, and the names of weights that the files lack."""
+    module, report = loader.from_pretrained(
+        str(folder),
+        config=config,
+        use_safetensors=True,
+        dtype=torch.float32,  # half precision on disk is no reason to compute in it
+        output_loading_info=True,
+        **known,
+    )
+    return module, sorted(report["missing_keys"])
+
+
+def _embedding(_module: Any, _inputs: Any, output: Any) -> Tensor:
+    """(N, features): the pooled output where the model has one, else the mean over positions."""
+    pooled = output.get("pooler_output")
+    if pooled is None:
+        features = output["last_hidden_state"]
+        pooled = features.mean(1) if features.ndim == 3 else features.flatten(2).mean(2)
+    return pooled.flatten(1)  # type: ignore[no-any-return]
+
+
+def _is_video(config: Any) -> bool:
+    return bool(getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None))
 
 
 def _library(entry: Entry) -> Any:
+    hide_broken_torchvision()
     try:
         import transformers  # noqa: PLC0415 - seconds to import, and optional
     except ImportError as error:
@@ -93,63 +168,6 @@ def _image_processor(entry: Entry, folder: Path, transformers: Any) -> Any | Non
         raise ModelUnavailable(
             f"model {entry.name!r}: its preprocessing cannot be read: {_first_sentence(error)}"
         ) from error
-
-
-def input_fields(processor: Any | None, config: Any) -> dict[str, Any]:
-    """Fields of InputSpec from an image processor of transformers and a model configuration."""
-    fields: dict[str, Any] = {}
-    if getattr(config, "num_channels", 3) == 1:
-        fields["colors"] = "L"
-    if processor is None:
-        height, width = _pair(getattr(config, "image_size", None))
-        return fields | ({"height": height, "width": width} if height and width else {})
-    if processor.do_resize:
-        fields |= _resize(processor)
-        fields["filter"] = _FILTERS[int(processor.resample)]
-    else:
-        fields |= _unresized(processor, config)
-    fields["scale"] = processor.rescale_factor if processor.do_rescale else 1.0
-    if processor.do_normalize:
-        fields |= {"mean": processor.image_mean, "std": processor.image_std}
-    return fields
-
-
-def _resize(processor: Any) -> dict[str, Any]:
-    """Resize and crop; `size` is {height, width} or {shortest_edge}."""
-    size = processor.size
-    edge = size.shortest_edge
-    crop_pct = getattr(processor, "crop_pct", None)
-    if crop_pct is not None and edge:
-        how: dict[str, Any] = (
-            {"resize": "shortest_edge", "resize_to": int(edge / crop_pct)}
-            if edge < CROPS_BELOW
-            else {"resize": "stretch"}
-        )
-        return {**how, "height": edge, "width": edge}
-    how = (
-        {"resize": "shortest_edge", "resize_to": edge}
-        if edge
-        else {"resize": "stretch", "resize_to": (int(size.height), int(size.width))}
-    )
-    if getattr(processor, "do_center_crop", None):
-        crop = processor.crop_size
-        return {**how, "height": crop.height, "width": crop.width}
-    return {**how, "height": edge or size.height, "width": edge or size.width}
-
-
-def _unresized(processor: Any, config: Any) -> dict[str, Any]:
-    """Without a resize: the size of the crop, or else of the model."""
-    if getattr(processor, "do_center_crop", None):
-        crop = processor.crop_size
-        return {"resize": "none", "height": crop.height, "width": crop.width}
-    height, width = _pair(getattr(config, "image_size", None))
-    return {"resize": "none"} | ({"height": height, "width": width} if height and width else {})
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    return (int(size[0]), int(size[1])) if size else (0, 0)
 
 
 def _labels(config: Any) -> tuple[str, ...]:

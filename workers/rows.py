@@ -1,0 +1,148 @@
+"""Jobs taken apart into rows, one input each, and rows put together into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from camserve.contracts.jobs import (
+    Job,
+    JobTarget,
+    ScalarTarget,
+    input_name,
+    reference_name,
+    region_name,
+)
+from camserve.contracts.targets import ClassIndexTarget, TopTarget
+from camserve.engine import Budget, ClassIndex, Explainer, Reduction, Region, Target, Top
+from camserve.errors import InvalidInput
+from camserve.expressions import parse
+
+__all__ = ["ComputeJob", "Row", "batches", "is_costly", "read_rows"]
+
+
+@dataclass(frozen=True)
+class ComputeJob:
+    """A job and its payload, as claimed."""
+
+    job_id: str
+    job: Job
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input of one job."""
+
+    job: ComputeJob
+    index: int
+    tensor: Tensor
+    targets: tuple[Target, ...]
+
+
+def read_rows(job: ComputeJob, explainer: Explainer, budget: Budget) -> Iterator[Row]:
+    """The rows of a job, in order. Raises InvalidInput if its payload is damaged.
+
+    The outputs of inputs that others are compared with are computed here.
+    """
+    payload = _Payload(job)
+    inputs = [payload.tensor(input_name(index)) for index in range(len(job.job.inputs))]
+    references: dict[int, Tensor] = {}
+    for number, target in enumerate(job.job.targets):
+        if isinstance(target, ScalarTarget) and target.reference == "given":
+            references[number] = payload.tensor(reference_name(number))
+        elif isinstance(target, ScalarTarget) and isinstance(target.reference, int):
+            budget.spend(1)
+            references[number] = explainer.output(
+                inputs[target.reference].unsqueeze(explainer.batch_dimension),
+                reduction_layer=job.job.reduction_layer,
+            )
+    for index, tensor in enumerate(inputs):
+        targets: list[Target] = []
+        for number, target in enumerate(job.job.targets):
+            region: Region | None = None
+            if isinstance(target, ScalarTarget):
+                region = (
+                    payload.tensor(region_name(number, index))
+                    if target.region == "given"
+                    else target.region
+                )
+            targets += _engine_targets(target, region, references.get(number))
+        yield Row(job, index, tensor, tuple(targets))
+
+
+class _Payload:
+    """The tensors of a job by name."""
+
+    def __init__(self, job: ComputeJob) -> None:
+        self._job_id = job.job_id
+        try:
+            self._tensors: Mapping[str, Tensor] = load(job.payload)
+        except SafetensorError as error:
+            raise self._damaged() from error
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise self._damaged()
+        return self._tensors[name]
+
+    def _damaged(self) -> InvalidInput:
+        return InvalidInput(f"the payload of job {self._job_id} is damaged")
+
+
+def _engine_targets(
+    target: JobTarget, region: Region | None, reference: Tensor | None
+) -> Iterator[Target]:
+    match target:
+        case ClassIndexTarget():
+            yield from (ClassIndex(index) for index in target.indices)
+        case TopTarget():
+            yield Top(target.top)
+        case ScalarTarget(expression=str(text)):
+            yield parse(text)
+        case _:
+            yield Reduction(
+                target.reduction or "",
+                class_index=target.class_index,
+                against=target.against,
+                index=target.index,
+                region=region,
+                reference=reference,
+            )
+
+
+def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:
+    """Rows that may share a forward: equal layers, shape and way to compute; targets may differ.
+
+    Inputs of different length never share one, so that nothing is padded. What costs more than
+    one pass runs by itself, job by job: its budget is its own.
+    """
+    groups: dict[object, list[Row]] = {}
+    for row in rows:
+        job = row.job.job
+        how = job.model_dump_json(include=_HOW)
+        owner = row.job.job_id if is_costly(job) else ""
+        key = (how, owner, row.tensor.shape, row.tensor.dtype)
+        groups.setdefault(key, []).append(row)
+    for group in groups.values():
+        yield from (group[i : i + max_batch] for i in range(0, len(group), max_batch))
+
+
+def is_costly(job: Job) -> bool:
+    """Whether a job takes more than one forward pass for each input."""
+    return job.method in _COSTLY or job.evaluate is not None
+
+
+_HOW = {
+    "method",
+    "method_options",
+    "feature_layers",
+    "feature_format",
+    "reduction_layer",
+    "precision",
+}
+_COSTLY = ("scorecam", "ablationcam", "guided-gradcam")
