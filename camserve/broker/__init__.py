@@ -5,6 +5,7 @@ The front end holds a `JobQueue`, a worker process a `WorkerQueue`; both see eac
 """
 
 from camserve.broker.connection import connect
+from camserve.broker.devices import AUTO, EXECUTION, executions_of, fits
 from camserve.broker.job_ids import model_of, new_job_id
 from camserve.broker.job_queue import JobQueue
 from camserve.broker.options import QueueOptions
@@ -14,6 +15,8 @@ from camserve.broker.worker_queue import WorkerQueue
 from camserve.contracts.states import State
 
 __all__ = [
+    "AUTO",
+    "EXECUTION",
     "Begun",
     "Claim",
     "Enqueued",
@@ -26,6 +29,8 @@ __all__ = [
     "WorkerQueue",
     "WorkerRecord",
     "connect",
+    "executions_of",
+    "fits",
     "model_of",
     "new_job_id",
 ]

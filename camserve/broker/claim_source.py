@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from camserve.broker import keys
 from camserve.broker.connection import LONGEST_BLOCK_S
+from camserve.broker.devices import executions_of
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Claim
 from camserve.broker.scripts import call, execute
@@ -21,10 +25,16 @@ _STREAM_GONE = ("NOGROUP", "UNBLOCKED")
 class ClaimSource:
     """Takes entries for one consumer. `WorkerQueue.claim` says what comes in which order."""
 
-    def __init__(self, redis: Redis, options: QueueOptions, consumer: str) -> None:
+    def __init__(self, redis: Redis, options: QueueOptions, consumer: str, device: str) -> None:
         self._redis = redis
         self._options = options
         self._consumer = consumer
+        executions = executions_of(device)
+        lanes = [keys.lane(rank, execution) for rank in keys.RANKS for execution in executions]
+        self._width = len(executions)
+        self._lanes = lanes
+        self._redelivered, self._fresh = lanes[: self._width], lanes[self._width :]
+        self._made_until_s: dict[str, float] = {}
         self._reserve: list[Claim] = []
         self._last_served: str | None = None
 
@@ -41,13 +51,13 @@ class ClaimSource:
         if not models:
             return []
         claims = (
-            [] if self._reserve else await self._take(self._by_turns(models), keys.LANES, limit)
+            [] if self._reserve else await self._take(self._by_turns(models), self._lanes, limit)
         )
         if not claims:
             first = await self._first(models, block_s)
             claims = [first] if first else []
             if first and limit > 1 and not first.redelivered:
-                claims += await self._take([first.model], keys.LANES[1:], limit - 1)
+                claims += await self._take([first.model], self._fresh, limit - 1)
         if claims:
             self._last_served = claims[0].model
         return claims
@@ -56,7 +66,7 @@ class ClaimSource:
         """Up to `limit` redelivered claims, each to run alone."""
         claims: list[Claim] = []
         while len(claims) < limit:
-            more = await self._take(models, [keys.REDELIVERED], 1)
+            more = await self._take(models, self._redelivered, 1)
             if not more:
                 break
             claims += more
@@ -83,6 +93,7 @@ class ClaimSource:
                 self._consumer,
                 limit,
                 self._options.job_ttl_ms,
+                self._width,
                 *lanes,
             ),
         )
@@ -94,24 +105,46 @@ class ClaimSource:
     async def _block(self, models: Sequence[str], block_s: float) -> Claim | None:
         """Waits for one entry. Several streams may yield one each: the rest is kept in reserve."""
         streams = {
-            keys.stream(model, lane): (model, lane) for lane in keys.LANES for model in models
+            keys.stream(model, lane): (model, lane) for lane in self._lanes for model in models
         }
-        wait_ms = max(round(block_s * 1000), 1)  # 0 would be for ever
-        ask = ("XREADGROUP", "GROUP", keys.GROUP, self._consumer, "COUNT", 1, "BLOCK", wait_ms)
-        try:
-            (found,) = await execute(
-                self._redis, (*ask, "STREAMS", *streams, *(">" for _ in streams))
-            )
-        except ResponseError as error:
-            if any(code in str(error) for code in _STREAM_GONE):
-                return None  # the server lost its data; the next claim makes the groups anew
-            raise
         claims = [
             Claim(fields[b"id"].decode(), *streams[name.decode()], entry.decode())
-            for name, entries in found or ()
+            for name, entries in await self._read(models, list(streams), block_s)
             for entry, fields in entries
         ]
         if not claims:
             return None
         self._reserve += claims[1:]
         return claims[0]
+
+    async def _read(self, models: Sequence[str], streams: Sequence[str], block_s: float) -> Any:
+        ask = ("XREADGROUP", "GROUP", keys.GROUP, self._consumer, "COUNT", 1, "BLOCK")
+        end_s = time.monotonic() + block_s
+        while True:
+            fresh = await self._make_lanes(models)
+            wait_ms = max(round((end_s - time.monotonic()) * 1000), 1)  # 0 would be for ever
+            try:
+                (found,) = await execute(
+                    self._redis, (*ask, wait_ms, "STREAMS", *streams, *(">" for _ in streams))
+                )
+            except ResponseError as error:
+                if not any(code in str(error) for code in _STREAM_GONE):
+                    raise
+                self._made_until_s.clear()  # the server lost its data: make all anew
+                if fresh:
+                    return ()
+            else:
+                return found or ()
+
+    async def _make_lanes(self, models: Sequence[str]) -> bool:
+        """Makes the streams that a blocking read asks for, and again long before they expire."""
+        now_s = time.monotonic()
+        due = [model for model in models if now_s >= self._made_until_s.get(model, -math.inf)]
+        if due:
+            ttl_ms = self._options.job_ttl_ms
+            await execute(
+                self._redis,
+                *(call("make_lanes", [keys.prefix(m)], ttl_ms, *self._lanes) for m in due),
+            )
+            self._made_until_s |= dict.fromkeys(due, now_s + self._options.job_ttl_s / 2)
+        return bool(due)

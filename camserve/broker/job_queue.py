@@ -13,6 +13,7 @@ from typing import Self
 from redis.asyncio import Redis
 
 from camserve.broker import failures, keys
+from camserve.broker.devices import AUTO
 from camserve.broker.job_ids import model_of
 from camserve.broker.notifications import Notifications
 from camserve.broker.options import QueueOptions
@@ -71,17 +72,20 @@ class JobQueue:
         attachments: Mapping[str, bytes] = _NO_ATTACHMENTS,
         idempotency_key: str | None = None,
         fingerprint: str | None = None,
+        execution: str = AUTO,
     ) -> Enqueued:
         """Accepts a job, once: the same id, or the same idempotency key, is the same job.
 
         job_id: from `new_job_id`; it names the model. Repeating a call is safe.
         time_to_deadline_ms: from now, by the server's clock; past it the job will not begin.
         payload, document, attachments: of a duplicate they are dropped, and the first ones stay.
-        Raises ValueError (malformed id), QueueFull, and IdempotencyConflict when the key came with
-        another fingerprint before.
+        execution: which workers may claim it, as EXECUTION spells it; if none ever does it expires.
+        Raises ValueError (malformed id or execution), QueueFull, and IdempotencyConflict when the
+        key came with another fingerprint before.
         """
         model = model_of(job_id)
         prefix = keys.prefix(model)
+        lane = keys.lane(priority.value, execution)
         nonce = secrets.token_hex(8)
         staged = keys.staged(model, job_id, nonce)
         staged_attachments = f"{staged}:att"
@@ -104,7 +108,7 @@ class JobQueue:
             call(
                 "enqueue",
                 [prefix, staged, staged_attachments],
-                *(job_id, priority.value, time_to_deadline_ms, document),
+                *(job_id, priority.value, lane, time_to_deadline_ms, document),
                 *(self._options.job_ttl_ms, self._options.depth_cap, nonce),
                 *(idempotency_key or "", fingerprint or ""),
             )
@@ -181,8 +185,8 @@ class JobQueue:
 
     async def depth(self, model: str) -> int:
         """Open jobs of the model, queued and running."""
-        lanes = [("XLEN", keys.stream(model, lane)) for lane in keys.LANES]
-        return sum(await execute(self._redis, *lanes))
+        (depth,) = await execute(self._redis, call("depth", [keys.prefix(model)]))
+        return int(depth)
 
     async def retry_after_s(self, model: str) -> int:
         """When a refused caller might try again: 1 to 60 s, by the depth and the workers' pace."""

@@ -3,7 +3,9 @@
 Keys of one model carry its name as the hash tag `{M}`, so that a cluster keeps them in one slot and
 a script may touch several. `lua/prelude.lua` derives the same names from the same prefix.
 
-    cam:{M}:stream:LANE    entries {id}; one lane per priority, and one for redelivered jobs
+    cam:{M}:stream:LANE    entries {id}; a lane is a rank (a priority, or redelivered), and for jobs
+                           that name their device the two: interactive@cuda:1
+    cam:{M}:lanes          set of those lanes with a device that have entries
     cam:{M}:job:ID         hash of the job; `document` is the front end's own, opaque here
     cam:{M}:in:ID          payload          cam:{M}:out:ID   result        cam:{M}:att:ID  hash
     cam:{M}:staged:ID:N    a value on its way into in, out or att
@@ -16,8 +18,8 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:done               channel: ids of closed jobs
 
 Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`; streams
-and cam:queues at least as long as their youngest job; staged values `STAGED_TTL_MS`. Only cards,
-workers and dead letters stay.
+and the sets of them at least as long as their youngest job; staged values `STAGED_TTL_MS`. Only
+cards, workers and dead letters stay.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from camserve.broker.devices import AUTO, EXECUTION
+
 __all__ = [
     "CARDS",
     "DONE",
     "GROUP",
-    "LANES",
     "MODEL_NAME",
     "QUEUES",
+    "RANKS",
     "REAPER",
     "REDELIVERED",
     "STAGED_TTL_MS",
@@ -39,8 +43,11 @@ __all__ = [
     "attachments",
     "dead_letters",
     "job",
+    "lane",
+    "lanes",
     "payload",
     "prefix",
+    "rank",
     "result",
     "staged",
     "stream",
@@ -54,7 +61,8 @@ DONE: Final = "cam:done"
 
 GROUP: Final = "workers"
 REDELIVERED: Final = "redelivered"
-LANES: Final = (REDELIVERED, "interactive", "bulk")
+RANKS: Final = (REDELIVERED, "interactive", "bulk")
+"""In the order in which workers look at their lanes."""
 STAGED_TTL_MS: Final = 60_000
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -66,6 +74,21 @@ def prefix(model: str) -> str:
     if not MODEL_NAME.fullmatch(model):
         raise ValueError(f"not a model name: {model!r}")
     return f"cam:{{{model}}}:"
+
+
+def lane(rank: str, execution: str) -> str:
+    """Where jobs of one rank and execution wait. Raises ValueError for a malformed execution."""
+    if not EXECUTION.fullmatch(execution):
+        raise ValueError(f"not an execution: {execution!r}")
+    return rank if execution == AUTO else f"{rank}@{execution}"
+
+
+def rank(lane: str) -> str:
+    return lane.partition("@")[0]
+
+
+def lanes(model: str) -> str:
+    return f"{prefix(model)}lanes"
 
 
 def stream(model: str, lane: str) -> str:

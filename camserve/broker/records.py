@@ -94,7 +94,7 @@ class Claim:
     @property
     def redelivered(self) -> bool:
         """An earlier attempt vanished: it runs alone, lest it takes a batch down with it."""
-        return self.lane == keys.REDELIVERED
+        return keys.rank(self.lane) == keys.REDELIVERED
 
 
 @dataclass(frozen=True)

@@ -30,20 +30,25 @@ _RETRY_S = 0.1
 class WorkerQueue:
     """One per worker process; `consumer` is its name, unique among all live processes.
 
+    device: what the worker computes on, as torch spells it; it claims jobs of `executions_of` it.
+
     All methods raise QueueUnavailable when the server is away; what was claimed before an outage
     may be tried again after it.
     """
 
-    def __init__(self, redis: Redis, options: QueueOptions, consumer: str) -> None:
+    def __init__(
+        self, redis: Redis, options: QueueOptions, consumer: str, device: str = "cpu"
+    ) -> None:
         self._redis = redis
         self._options = options
         self._consumer = consumer
-        self._source = ClaimSource(redis, options, consumer)
+        self._source = ClaimSource(redis, options, consumer, device)
 
     async def claim(self, models: Sequence[str], limit: int, block_s: float) -> list[Claim]:
         """Up to `limit` jobs of one of the models, all leased to this worker; [] if none came.
 
-        What is there is taken at once, interactive before bulk; the models take turns. Else it
+        Only jobs that this worker's device fits. What is there is taken at once: interactive before
+        bulk, else as they came, whether they name a device or not; the models take turns. Else it
         waits up to `block_s` seconds, or LONGEST_BLOCK_S if that is less, for the first job.
         A redelivered job goes before all others and comes alone. Call it only when there is room
         to run the jobs, and do not cancel it: what came at that moment would wait out its lease.

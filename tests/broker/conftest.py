@@ -54,8 +54,10 @@ async def queue(redis: Redis, options: QueueOptions) -> AsyncIterator[JobQueue]:
 
 @pytest.fixture
 def worker(redis: Redis, options: QueueOptions) -> WorkerMaker:
-    def make(consumer: str = "w1", options: QueueOptions = options) -> WorkerQueue:
-        return WorkerQueue(redis, options, consumer)
+    def make(
+        consumer: str = "w1", options: QueueOptions = options, device: str = "cpu"
+    ) -> WorkerQueue:
+        return WorkerQueue(redis, options, consumer, device)
 
     return make
 

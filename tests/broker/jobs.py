@@ -45,6 +45,15 @@ async def eventually(look: Callable[[], Awaitable[Any]], limit_s: float = 3.0) -
     return found
 
 
+async def blocked(redis: Redis, count: int) -> None:
+    """Returns when `count` workers wait in a blocking read."""
+
+    async def is_so() -> bool:
+        return (await redis.info("clients"))["blocked_clients"] == count
+
+    await eventually(is_so)
+
+
 async def assert_at_rest(redis: Redis) -> None:
     """Invariant 9: nothing in the streams, nothing pending, and all else passes away."""
     for name in await redis.keys():

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, Priority, QueueOptions, WorkerQueue
+from camserve.broker import JobQueue, Priority, QueueOptions, WorkerQueue, keys
 from tests.broker.conftest import WorkerMaker
-from tests.broker.jobs import MODEL, assert_at_rest, begin_one, claim_one, submit
+from tests.broker.jobs import MODEL, assert_at_rest, begin_one, blocked, claim_one, submit
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +144,58 @@ async def test_every_worker_gets_its_share_of_redelivered_jobs(
     for name in ("a", "b", "c"):
         begun = await begin_one(worker(name))
         assert begun.redelivered
+
+
+async def test_consumers_long_gone_are_forgotten_and_live_ones_come_back(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker
+):
+    patient, gone = worker("patient"), worker("gone")
+    for w in (patient, gone):
+        await submit(queue)
+        assert await w.finish(await begin_one(w), b"r")
+    await submit(queue)
+    held = await begin_one(worker("holder"))
+    waiting = asyncio.create_task(patient.claim([MODEL], 1, 2.0))
+    await blocked(redis, 1)
+
+    async def names() -> set[bytes]:
+        stream = keys.stream(MODEL, "interactive")
+        return {one["name"] for one in await redis.xinfo_consumers(stream, keys.GROUP)}
+
+    assert await names() == {b"patient", b"gone", b"holder"}
+    await asyncio.sleep(0.05)
+    # Who comes to wait looks for those that were not heard of for as long as a job can be read.
+    await worker("new", QueueOptions(job_ttl_s=0.04)).claim([MODEL], 1, 0.01)
+    assert await names() - {b"new"} == {b"holder"}
+    job_id = await submit(queue)
+    (claim,) = await waiting
+    assert claim.job_id == job_id
+    for begun in (held, await patient.begin(claim)):
+        assert begun is not None
+        assert await patient.finish(begun, b"r")
+
+
+async def test_a_waiting_worker_keeps_its_lanes_and_makes_lost_ones_anew(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, monkeypatch: pytest.MonkeyPatch
+):
+    now_s = 1000.0
+    monkeypatch.setattr(
+        "camserve.broker.claim_source.time", SimpleNamespace(monotonic=lambda: now_s)
+    )
+    w = worker()
+    assert await w.claim([MODEL], 1, 0.01) == []
+    streams = await redis.keys("*:stream:*")
+    assert len(streams) == 6  # three ranks, with and without the device
+    for stream in streams:
+        assert await redis.pexpire(stream, 10_000)
+    now_s += 29  # not yet half of the 60 s that a closed job can be read
+    assert await w.claim([MODEL], 1, 0.01) == []
+    assert max([await redis.pttl(stream) for stream in streams]) <= 10_000
+    now_s += 2
+    assert await w.claim([MODEL], 1, 0.01) == []
+    assert min([await redis.pttl(stream) for stream in streams]) > 50_000
+    await redis.delete(*streams)
+    waiting = asyncio.create_task(w.claim([MODEL], 1, 2.0))
+    await blocked(redis, 1)
+    job_id = await submit(queue)
+    assert [claim.job_id for claim in await waiting] == [job_id]

@@ -21,6 +21,7 @@ from camserve.broker import (
     State,
     WorkerQueue,
     connect,
+    fits,
     keys,
     new_job_id,
 )
@@ -36,19 +37,29 @@ MODELS = ["a", "b"]
 JOBS_PER_CLIENT = 12
 EPSILON_S = 3.0  # two shared cores may be busy elsewhere
 
-# (4) An open job <=> one stream entry, and (5) the cap; looked at in one atomic step.
+DEVICES = ["cpu", "cuda:0", "cuda:1"]
+NOWHERE = "cuda:7"
+EXECUTIONS = ["auto", "auto", "auto", "cpu", "cuda", "cuda:0", "cuda:1"]
+
+# (4) An open job <=> one stream entry, and (5) the cap; looked at in one atomic step. The streams
+# are found by their names: the queue's own set of lanes must know all that hold something.
 SNAPSHOT = """
 local prefix, depth, open = KEYS[1], 0, 0
-for _, lane in ipairs({'redelivered', 'interactive', 'bulk'}) do
-  for _, entry in ipairs(redis.call('XRANGE', prefix .. 'stream:' .. lane, '-', '+')) do
+local pattern = prefix:gsub('[{}]', '?')
+for _, stream in ipairs(redis.call('KEYS', pattern .. 'stream:*')) do
+  local lane = stream:sub(#prefix + #'stream:' + 1)
+  for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+')) do
     depth = depth + 1
     local job = redis.call('HMGET', prefix .. 'job:' .. entry[2][2], 'state', 'entry', 'lane')
     if (job[1] ~= 'queued' and job[1] ~= 'running') or job[2] ~= entry[1] or job[3] ~= lane then
       return {-1, entry[2][2]}
     end
+    if lane:find('@') and redis.call('SISMEMBER', prefix .. 'lanes', lane) == 0 then
+      return {-2, lane}
+    end
   end
 end
-for _, name in ipairs(redis.call('KEYS', prefix:gsub('[{}]', '?') .. 'job:*')) do
+for _, name in ipairs(redis.call('KEYS', pattern .. 'job:*')) do
   local state = redis.call('HGET', name, 'state')
   if state == 'queued' or state == 'running' then open = open + 1 end
 end
@@ -65,6 +76,7 @@ class Chaos:
         self.never: set[str] = set()
         self.records: dict[str, State] = {}
         self.poison: set[str] = set()
+        self.named: dict[str, str] = {}
         self.stop = asyncio.Event()
         self.workers = 0
 
@@ -73,6 +85,8 @@ class Chaos:
             job_id = new_job_id(self.random.choice(MODELS))
             if self.random.random() < 0.1:
                 self.poison.add(job_id)
+            nowhere = self.random.random() < 0.05
+            self.named[job_id] = NOWHERE if nowhere else self.random.choice(EXECUTIONS)
             deadline_s = self.random.choice([0.02, 0.5, 2.0])
             again = self.random.choice([1, 1, 2])  # (11) the same id twice
             await asyncio.gather(*(self._enqueue(job_id, deadline_s) for _ in range(again)))
@@ -99,27 +113,29 @@ class Chaos:
                     time_to_deadline_ms=round(deadline_s * 1000),
                     payload=job_id.encode(),
                     document=b"{}",
+                    execution=self.named[job_id],
                 )
                 return
             await asyncio.sleep(0.01)
 
-    async def worker(self) -> None:
+    async def worker(self, device: str) -> None:
         while not self.stop.is_set():
             self.workers += 1
             name = f"w{self.workers}"
-            queue = WorkerQueue(self.redis, OPTIONS, name)
+            queue = WorkerQueue(self.redis, OPTIONS, name, device)
             # A connection may be cut three times in a row; a worker then starts afresh, too.
             with contextlib.suppress(Crash, QueueUnavailable):
                 while not self.stop.is_set():
-                    await self._work(queue)
+                    await self._work(queue, device)
             if self.random.random() < 0.5:  # else nobody notices, and the leases must run out
                 with contextlib.suppress(QueueUnavailable):
                     await WorkerQueue.release_consumer(self.redis, OPTIONS, name, MODELS)
 
-    async def _work(self, queue: WorkerQueue) -> None:
+    async def _work(self, queue: WorkerQueue, device: str) -> None:
         claims = await queue.reclaim(MODELS) if self.random.random() < 0.3 else []
         claims = claims or await queue.claim(MODELS, self.random.choice([1, 4]), 0.02)
         assert len({claim.model for claim in claims}) <= 1
+        assert all(fits(self.named[claim.job_id], device) for claim in claims)
         assert len(claims) <= 1 or not any(claim.redelivered for claim in claims)
         if claims and self.random.random() < 0.1:
             await queue.release(claims)
@@ -168,7 +184,7 @@ MANY = [pytest.param(seed, id=f"seed{seed}", marks=pytest.mark.soak) for seed in
 async def test_what_always_holds(redis_url: str, seed: int):
     async with connect(redis_url) as redis, JobQueue(redis, OPTIONS) as queue:
         chaos = Chaos(redis, queue, seed)
-        others = [asyncio.create_task(chaos.worker()) for _ in range(3)]
+        others = [asyncio.create_task(chaos.worker(device)) for device in DEVICES]
         others.append(asyncio.create_task(chaos.oversee()))
         try:
             async with asyncio.timeout(60):
@@ -180,6 +196,9 @@ async def test_what_always_holds(redis_url: str, seed: int):
         assert len(chaos.records) == 6 * JOBS_PER_CLIENT
         assert max(chaos.executions.values()) <= OPTIONS.max_attempts  # (3)
         assert not chaos.never & set(chaos.executions)  # (7)
+        lost = {job_id for job_id, execution in chaos.named.items() if execution == NOWHERE}
+        assert not lost & set(chaos.executions)
+        assert {chaos.records[job_id] for job_id in lost} <= {State.EXPIRED, State.CANCELED}
         for job_id, state in chaos.records.items():
             record = await queue.get(job_id)
             assert record is not None

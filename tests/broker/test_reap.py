@@ -119,25 +119,3 @@ async def test_stale_workers_are_removed(redis: Redis):
     await registry.heartbeat("new", b"")
     await queue.reap()
     assert await redis.hkeys(keys.WORKERS) == [b"new"]
-
-
-async def test_consumers_long_gone_are_forgotten_and_live_ones_come_back(
-    redis: Redis, worker: WorkerMaker
-):
-    options = QueueOptions(job_ttl_s=0.1)
-    queue = JobQueue(redis, options)
-    holder, blocked = worker("holder"), worker("blocked")
-    await submit(queue)
-    held = await begin_one(holder)
-    waiting = asyncio.create_task(blocked.claim([MODEL], 1, 2.0))
-    await worker("gone").claim([MODEL], 1, 0)
-    await asyncio.sleep(0.15)
-    await queue.reap()
-    consumers = await redis.xinfo_consumers(keys.stream(MODEL, "interactive"), keys.GROUP)
-    assert [one["name"] for one in consumers] == [b"holder"]
-    job_id = await submit(queue)
-    (claim,) = await waiting
-    assert claim.job_id == job_id
-    for begun in (held, await blocked.begin(claim)):
-        assert begun is not None
-        assert await blocked.finish(begun, b"r")

@@ -1,8 +1,9 @@
 -- KEYS: prefixes of the models, in the order to look at them.
--- ARGV: consumer, limit, ttl_ms, then the lanes in the order to look at them.
+-- ARGV: consumer, limit, ttl_ms, width, then the lanes in the order to look at them: `width` of each
+--       rank, which share one line.
 -- Returns a list of {index of the prefix, lane, entry, id}, all of one model and at most limit
--- long; an entry of the redelivered lane comes alone. Never waits.
-local consumer, limit, ttl_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+-- long; a redelivered entry comes alone. Never waits.
+local consumer, limit, ttl_ms, width = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
 local function read(prefix, lane, count)
   local stream = key(prefix, 'stream', lane)
@@ -16,28 +17,75 @@ local function read(prefix, lane, count)
     if not string.find(reply.err, 'NOGROUP') then
       return error(reply.err)
     end
-    redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+    make_lane(stream, ttl_ms)
     reply = ask()
   end
-  keep(stream, ttl_ms)
   return reply and reply[1] and reply[1][2] or {}
 end
 
-local function take(claims, index, lane, count)
-  for _, entry in ipairs(read(KEYS[index], lane, count)) do
-    claims[#claims + 1] = {index, lane, entry[1], entry[2][2]}
+-- The first entries of a lane that nobody was given yet.
+local function waiting(stream, count)
+  local after = '-'
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local of = {}
+    for index = 1, #group, 2 do
+      of[group[index]] = group[index + 1]
+    end
+    if of['name'] == GROUP then
+      after = '(' .. of['last-delivered-id']
+    end
+  end
+  return redis.call('XRANGE', stream, after, '+', 'COUNT', count)
+end
+
+-- The lanes of the entries that came first, one for each: neither who names a device nor who
+-- leaves it open is passed over.
+local function line(prefix, lanes, count)
+  local heads, first = {}, {}
+  for number, lane in ipairs(lanes) do
+    for _, entry in ipairs(waiting(key(prefix, 'stream', lane), count)) do
+      local ms, sequence = string.match(entry[1], '^(%d+)-(%d+)$')
+      heads[#heads + 1] = {tonumber(ms), tonumber(sequence), number}
+    end
+  end
+  table.sort(heads, function(a, b)
+    for place = 1, 3 do
+      if a[place] ~= b[place] then
+        return a[place] < b[place]
+      end
+    end
+    return false
+  end)
+  for place = 1, math.min(count, #heads) do
+    first[place] = lanes[heads[place][3]]
+  end
+  return first
+end
+
+local function take(claims, index, rank, count)
+  local prefix, filled = KEYS[index], {}
+  for position = rank, rank + width - 1 do
+    if redis.call('XLEN', key(prefix, 'stream', ARGV[position])) > 0 then
+      filled[#filled + 1] = ARGV[position]
+    end
+  end
+  local single = #filled == 1
+  for _, lane in ipairs(single and filled or line(prefix, filled, count)) do
+    for _, entry in ipairs(read(prefix, lane, single and count or 1)) do
+      claims[#claims + 1] = {index, lane, entry[1], entry[2][2]}
+    end
   end
 end
 
-for position = 4, #ARGV do
+for rank = 5, #ARGV, width do
+  local alone = string.find(ARGV[rank], '^redelivered')
   for index = 1, #KEYS do
     local claims = {}
-    local alone = ARGV[position] == 'redelivered'
-    take(claims, index, ARGV[position], alone and 1 or limit)
+    take(claims, index, rank, alone and 1 or limit)
     if #claims > 0 then
-      for lower = position + 1, alone and position or #ARGV do
+      for lower = rank + width, alone and rank or #ARGV, width do
         if #claims < limit then
-          take(claims, index, ARGV[lower], limit - #claims)
+          take(claims, index, lower, limit - #claims)
         end
       end
       return claims

@@ -1,16 +1,17 @@
 -- KEYS: prefix, staged payload, staged attachments.
--- ARGV: id, priority, time_to_deadline_ms, document, job_ttl_ms, depth_cap, nonce,
+-- ARGV: id, priority, lane, time_to_deadline_ms, document, job_ttl_ms, depth_cap, nonce,
 --       idempotency key ('' for none), fingerprint.
 -- Returns {outcome, id, depth}; outcome is accepted, duplicate, conflict or full.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
-local id, priority, to_deadline_ms, document = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local ttl_ms, cap, nonce = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
-local idempotency, fingerprint = ARGV[8], ARGV[9]
+local id, priority, lane = ARGV[1], ARGV[2], ARGV[3]
+local to_deadline_ms, document = tonumber(ARGV[4]), ARGV[5]
+local ttl_ms, cap, nonce = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local idempotency, fingerprint = ARGV[9], ARGV[10]
 local job = key(prefix, 'job', id)
 
-local function refuse(outcome, other, depth)
+local function refuse(outcome, other, open_jobs)
   redis.call('DEL', payload, attachments)
-  return {outcome, other, depth}
+  return {outcome, other, open_jobs}
 end
 
 local known = redis.call('HGET', job, 'nonce')
@@ -27,20 +28,15 @@ if seen then
   end
 end
 
-local depth = 0
-for _, lane in ipairs(LANES) do
-  depth = depth + redis.call('XLEN', key(prefix, 'stream', lane))
-end
-if depth >= cap then
-  return refuse('full', id, depth)
+local open_jobs = depth(prefix)
+if open_jobs >= cap then
+  return refuse('full', id, open_jobs)
 end
 
 local life_ms = math.max(to_deadline_ms, 0) + ttl_ms
 local created_ms = now_ms()
-local stream = key(prefix, 'stream', priority)
-local entry = redis.call('XADD', stream, '*', 'id', id)
-keep(stream, life_ms)
-redis.call('HSET', job, 'state', 'queued', 'priority', priority, 'lane', priority,
+local entry = add(prefix, lane, id, life_ms)
+redis.call('HSET', job, 'state', 'queued', 'priority', priority, 'lane', lane,
   'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
   'deadline_ms', digits(created_ms + to_deadline_ms), 'document', document, 'nonce', nonce)
 redis.call('PEXPIRE', job, life_ms)
@@ -53,4 +49,4 @@ end
 if idempotency ~= '' then
   redis.call('SET', key(prefix, 'idem', idempotency), id .. '\n' .. fingerprint, 'PX', life_ms)
 end
-return {'accepted', id, depth + 1}
+return {'accepted', id, open_jobs + 1}

@@ -1,7 +1,7 @@
 -- Joined in front of every script. The keys of one model share the prefix "cam:{M}:", which is
 -- also the hash tag that keeps them in one slot of a cluster; keys.py spells the same names.
 local GROUP = 'workers'
-local LANES = {'redelivered', 'interactive', 'bulk'}
+local RANKS = {'redelivered', 'interactive', 'bulk'}
 local DONE = 'cam:done'
 local OPEN = {queued = true, running = true}
 
@@ -25,6 +25,44 @@ local function keep(name, ttl_ms)
   if redis.call('PTTL', name) < tonumber(ttl_ms) then
     redis.call('PEXPIRE', name, ttl_ms)
   end
+end
+
+-- Where there may be entries: the lanes of jobs that name no device, and those of the devices named.
+local function all_lanes(prefix)
+  local lanes = redis.call('SMEMBERS', prefix .. 'lanes')
+  for _, rank in ipairs(RANKS) do
+    lanes[#lanes + 1] = rank
+  end
+  return lanes
+end
+
+local function depth(prefix)
+  local sum = 0
+  for _, lane in ipairs(all_lanes(prefix)) do
+    sum = sum + redis.call('XLEN', key(prefix, 'stream', lane))
+  end
+  return sum
+end
+
+-- The one way into a lane: what all_lanes does not know is neither counted nor reaped.
+local function add(prefix, lane, id, life_ms)
+  local stream, lanes = key(prefix, 'stream', lane), prefix .. 'lanes'
+  local entry = redis.call('XADD', stream, '*', 'id', id)
+  keep(stream, life_ms)
+  if string.find(lane, '@') then
+    redis.call('SADD', lanes, lane)
+    keep(lanes, life_ms)
+  end
+  return entry
+end
+
+-- Makes a lane that can be read and waited for, if it is not there.
+local function make_lane(stream, ttl_ms)
+  local made = redis.pcall('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+  if made.err and not string.find(made.err, 'BUSYGROUP') then
+    return error(made.err)
+  end
+  keep(stream, ttl_ms)
 end
 
 -- Acknowledges and deletes together, so that XLEN is the depth and no counter can drift.
@@ -53,7 +91,7 @@ local function close(prefix, id, lane, entry, state, ttl_ms, failure)
 end
 
 -- Puts a delivered entry back for others. What had begun waits in a lane of its own, because a
--- redelivered job runs alone; what had not begun is as good as new.
+-- redelivered job runs alone; what had not begun is as good as new. Either keeps its device.
 local function requeue(prefix, lane, entry, id, ttl_ms)
   local job = key(prefix, 'job', id)
   local state, current, priority = unpack(redis.call('HMGET', job, 'state', 'entry', 'priority'))
@@ -61,10 +99,9 @@ local function requeue(prefix, lane, entry, id, ttl_ms)
   if not OPEN[state] or current ~= entry then
     return 0
   end
-  local to = state == 'queued' and priority or 'redelivered'
-  local stream = key(prefix, 'stream', to)
-  local again = redis.call('XADD', stream, '*', 'id', id)
+  local device = string.match(lane, '@.+') or ''
+  local to = (state == 'queued' and priority or 'redelivered') .. device
+  local again = add(prefix, to, id, math.max(redis.call('PTTL', job), ttl_ms))
   redis.call('HSET', job, 'entry', again, 'lane', to)
-  keep(stream, math.max(redis.call('PTTL', job), ttl_ms))
   return 1
 end

@@ -1,7 +1,7 @@
 -- KEYS: prefix. ARGV: lease_ms, job_ttl_ms, failure of an expired job.
 -- Closes queued jobs past their deadline and running ones past deadline + lease, whether or not a
--- worker serves the model; drops entries without an open job, and forgets consumers that hold
--- nothing and were not heard of for job_ttl_ms. Returns how many jobs it closed.
+-- worker serves the model; drops entries without an open job, and strikes empty lanes off the list
+-- of those to look at. Returns how many jobs it closed.
 local prefix, lease_ms, ttl_ms, failure = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local closed, now = 0, now_ms()
 
@@ -19,7 +19,7 @@ local function look(lane, entry, id)
   end
 end
 
-for _, lane in ipairs(LANES) do
+for _, lane in ipairs(all_lanes(prefix)) do
   local stream, after = key(prefix, 'stream', lane), '-'
   while after do
     local entries = redis.call('XRANGE', stream, after, '+', 'COUNT', 500)
@@ -28,12 +28,8 @@ for _, lane in ipairs(LANES) do
     end
     after = entries[500] and '(' .. entries[500][1]
   end
-  local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, GROUP)
-  for _, consumer in ipairs(consumers.err and {} or consumers) do
-    local name, pending, idle_ms = consumer[2], consumer[4], consumer[6]
-    if pending == 0 and idle_ms > tonumber(ttl_ms) then
-      redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, name) -- one that lives comes back by itself
-    end
+  if redis.call('XLEN', stream) == 0 then
+    redis.call('SREM', prefix .. 'lanes', lane)
   end
 end
 return closed

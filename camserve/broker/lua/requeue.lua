@@ -3,7 +3,7 @@
 -- is then forgotten. Returns how many went back.
 local prefix, by, value, ttl_ms = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local moved = 0
-for _, lane in ipairs(LANES) do
+for _, lane in ipairs(all_lanes(prefix)) do
   local stream = key(prefix, 'stream', lane)
   -- What this very call puts back is not pending, so each round sees only what is left.
   while true do

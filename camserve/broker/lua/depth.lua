@@ -1,0 +1,2 @@
+-- KEYS: prefix. Returns how many jobs are open.
+return depth(KEYS[1])
