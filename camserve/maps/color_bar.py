@@ -32,7 +32,8 @@ def with_color_bar(
     )  # fmt: skip
     font = ImageFont.load_default(size)
     low, high = limits
-    labels = {0.0: _number(low), 0.5: _number((low + high) / 2), 1.0: _number(high)}
+    largest = max(abs(low), abs(high))
+    labels = {share: _number(low + share * (high - low), largest) for share in (0.0, 0.5, 1.0)}
     text_width = max(int(np.ceil(font.getlength(label))) for label in labels.values())
 
     height = max(picture.height, measures.least_height)
@@ -98,6 +99,9 @@ def _longest_label(text: int) -> int:
     return int(np.ceil(ImageFont.load_default(text).getlength(_LONGEST)))
 
 
-def _number(value: float) -> str:
-    """Three significant digits, without the exponents that nobody needs: 0.5, 12.3, 4.1e-07."""
-    return f"{value:.3g}"
+def _number(value: float, largest: float) -> str:
+    """Three significant digits, without the exponents that nobody needs: 0.5, 12.3, 4.1e-07.
+
+    What is nothing beside the largest, such as the rest that rounding leaves, is 0.
+    """
+    return f"{0.0 if abs(value) < 1e-4 * largest else value:.3g}"

@@ -93,6 +93,7 @@ def present(
     *,
     upsampling: Method | None = None,
     fusion: Fusion | None = None,
+    over: Sampler | None = None,
 ) -> FloatArray:
     """The map that a convention makes of one target's signed maps, one array (*S) per layer.
 
@@ -104,6 +105,8 @@ def present(
     resolution. The method is `upsampling`, else the sampler's own, else the convention's; `none`
     stays at feature resolution too. Layers of different resolution then meet at the largest.
     Positions that a `Sampler` marks as unseen take no part in the final normalisation and are 0.
+    `over` is for a sampler of a part of the map: the final normalisation is then that of the map as
+    `over` samples it.
 
     Raises InvalidRequest for an unknown convention, for no layers, and for `upsampling` beside a
     plain function, which has made that choice already.
@@ -112,21 +115,34 @@ def present(
     if not signed_layers:
         raise InvalidRequest("there is no map to present: name at least one feature layer")
     sample, window = _resolve(sampler, upsampling, facts)
-    maps = [_at_own_resolution(signed, facts) for signed in signed_layers]
-    maps = _meet(maps, facts.upsampling) if sample is None else [sample(m) for m in maps]
-    if facts.relu:
-        maps = [np.maximum(values, 0.0) for values in maps]
-    if facts.per_layer == "min_max" and facts.final == "none":
-        maps = [np.minimum(values, 1.0) for values in maps]
-    fused = _fuse(maps, fusion or facts.fusion)
+    fused = _fused(signed_layers, facts, sample, fusion)
     if facts.final == "none":
         return fused
+    if over is not None and sample is not None:
+        whole = _fused(signed_layers, facts, _resolve(over, upsampling, facts)[0], fusion)
+        return _normalised(fused, facts.final, facts.epsilon, within=whole)
     if window is None:
         return _normalised(fused, facts.final, facts.epsilon)
     box: tuple[Any, ...] = (..., *window)
     result = np.zeros_like(fused)
     result[box] = _normalised(fused[box], facts.final, facts.epsilon)
     return result
+
+
+def _fused(
+    signed_layers: Sequence[FloatArray],
+    facts: Convention,
+    sample: Callable[[FloatArray], FloatArray] | None,
+    fusion: Fusion | None,
+) -> FloatArray:
+    """All but the final normalisation."""
+    maps = [_at_own_resolution(signed, facts) for signed in signed_layers]
+    maps = _meet(maps, facts.upsampling) if sample is None else [sample(m) for m in maps]
+    if facts.relu:
+        maps = [np.maximum(values, 0.0) for values in maps]
+    if facts.per_layer == "min_max" and facts.final == "none":
+        maps = [np.minimum(values, 1.0) for values in maps]
+    return _fuse(maps, fusion or facts.fusion)
 
 
 def _resolve(
@@ -164,10 +180,19 @@ def _fuse(maps: list[FloatArray], fusion: Fusion) -> FloatArray:
     return reduce(np.add, maps) / np.float32(len(maps))
 
 
-def _normalised(values: FloatArray, how: Normalisation, epsilon: float) -> FloatArray:
-    """`values` over their maximum, or from minimum to maximum; all zeros if there is no range."""
+def _normalised(
+    values: FloatArray, how: Normalisation, epsilon: float, within: FloatArray | None = None
+) -> FloatArray:
+    """`values` over the maximum, or from minimum to maximum; all zeros if there is no range.
+
+    within: whose minimum and maximum; by default those of the values themselves.
+    """
     if how == "none" or values.size == 0:
         return values
-    shifted = values - values.min() if how == "min_max" else values
-    top = shifted.max() + values.dtype.type(epsilon)
-    return shifted / top if top > 0 else np.zeros_like(values)
+    extremes = values if within is None else within
+    low = extremes.min() if how == "min_max" else values.dtype.type(0)
+    top = extremes.max() - low + values.dtype.type(epsilon)
+    if not top > 0:
+        return np.zeros_like(values)
+    normalised: FloatArray = (values - low if low else values) / top
+    return normalised

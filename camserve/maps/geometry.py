@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
 from PIL import Image
 
 from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest, TooLarge
+from camserve.maps.areas import Cells
 from camserve.maps.orientation import AXES, check_orientation, upright
 from camserve.maps.resample import Method
 from camserve.maps.resizing import (
@@ -60,10 +62,11 @@ class Geometry:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON-ready members: sizes become lists of two integers."""
-        return {
+        members = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+        return {"kind": "picture", **members}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Geometry:
@@ -125,6 +128,17 @@ class Geometry:
     def input_sampler(self, method: Method | None = None) -> Sampler:
         """Brings a map to the model's input, as most libraries do; all of it counts as seen."""
         return Sampler.whole(self.input_size, method)
+
+    def cells(self) -> list[Cells]:
+        """Where the rows and the columns of the model's input lie on the stored pixels."""
+        turned, *reverses = AXES[self.orientation]
+        found = []
+        for axis, reverse in enumerate(reverses):
+            along = 1 - axis if turned else axis
+            seams = np.arange(self.input_size[axis] + 1) + self.offset[axis]
+            edges = seams * self.stored[along] / self.resized[axis]
+            found.append(Cells(along, self.stored[along] - edges if reverse else edges))
+        return found
 
     def _span(self, axis: int, count: int, reverse: bool) -> AxisSpan:  # noqa: FBT001
         """Where `count` cells over an upright axis lie, as fractions of the model's input."""

@@ -8,16 +8,17 @@ looks hollow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from camserve.errors import InvalidRequest
 from camserve.maps.color_bar import largest_with_color_bar, with_color_bar
 from camserve.maps.colormaps import DEFAULT_COLORMAP, colour_image, quantise
-from camserve.maps.contour import with_contours
+from camserve.maps.contour import Panel, seen_box, with_contours
 from camserve.maps.orientation import AXES, as_stored, upright
 
 __all__ = ["DEFAULT_ALPHA", "VIEWS", "View", "largest_size", "overlay"]
@@ -48,6 +49,8 @@ def overlay(
     color_bar: bool = False,
     color_bar_range: tuple[float, float] = (0.0, 1.0),
     orientation: int = 1,
+    ink: bool = False,
+    panels: Sequence[Panel] | None = None,
 ) -> Image.Image:
     """A picture of the map `unit` (h, w), in [0, 1], registered to `picture`.
 
@@ -61,7 +64,9 @@ def overlay(
     What lies below `threshold` (0 to 1) has no colour either. `picture` may be of any mode, and is
     resized to (w, h) when it is larger or smaller. `color_bar` adds a bar to the right, with the
     numbers of `color_bar_range` at its ends. Bar and neighbour stand where they should once the
-    viewer has turned the picture by its EXIF `orientation`.
+    viewer has turned the picture by its EXIF `orientation`. `ink` is for drawings on white paper,
+    whose lines stay dark on the colours. `panels` are the parts of a drawing that have a map of
+    their own, rows and columns: contours run in each by itself; default: the box around `mask`.
 
     Returns an RGB picture (RGBA for a heat map with gaps); it is (w, h) without bar and neighbour.
     Raises InvalidRequest for alpha or threshold outside [0, 1], an unknown view or colour map, and
@@ -76,7 +81,12 @@ def overlay(
     else:
         photograph = _fitted(picture, (unit.shape[1], unit.shape[0]))
         if view == "contour":
-            result = with_contours(photograph, unit, mask=mask, name=colormap, lowest=threshold)
+            boxes = [seen_box(unit.shape, mask)] if panels is None else panels
+            result = with_contours(photograph, unit, boxes=boxes, name=colormap, lowest=threshold)
+        elif ink:
+            paper = Image.new("RGB", photograph.size, "white")
+            colours = _blend(paper, unit, coloured, colormap, alpha)
+            result = ImageChops.multiply(colours, photograph)
         else:
             result = _blend(photograph, unit, coloured, colormap, alpha)
     if view != "side_by_side" and not color_bar:

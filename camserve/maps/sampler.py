@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camserve.errors import InvalidRequest
-from camserve.maps.resample import FloatArray, Method, apply_along, weights
+from camserve.maps.resample import FloatArray, Method, axis_samples
+from camserve.maps.samples import Samples
 
-__all__ = ["AxisSpan", "Sampler"]
+__all__ = ["AxisSpan", "Picked", "Sampler"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class AxisSpan:
 
     They spread evenly over [start, start + extent), as fractions of the map's axis, so that a map
     of any resolution can be sampled: [0, 1) is the map, what lies outside was never seen. With
-    `reverse` the last of them comes first.
+    `reverse` the last of them comes first. With `strongest` a map of more cells is sampled several
+    times for each output cell, which gets the greatest: a narrow peak is not lost between two.
     """
 
     count: int
     start: float = 0.0
     extent: float = 1.0
     reverse: bool = False
+    strongest: bool = False
 
     @property
     def window(self) -> slice:
@@ -38,12 +41,42 @@ class AxisSpan:
         first, end = (int(i) for i in np.searchsorted(centres, (0.0, 1.0), side="left"))
         return slice(self.count - end, self.count - first) if self.reverse else slice(first, end)
 
-    def matrix(self, cells: int, method: Method) -> FloatArray:
-        """The (count, cells) weights for a map of `cells` cells, all output cells included."""
-        rows = weights(
+    def sampled(self, values: FloatArray, axis: int, method: Method) -> FloatArray:
+        """The cells of `window` of a map, one of whose axes lies along this one."""
+        cells = values.shape[axis]
+        if self.strongest and cells > self.count:
+            times = -(-cells // self.count)
+            many = axis_samples(cells, self.count * times, method).of(values, axis)
+            shape = (*values.shape[:axis], self.count, times, *values.shape[axis + 1 :])
+            greatest: FloatArray = many.reshape(shape).max(axis + 1)
+            return greatest
+        return self.samples(cells, method).at(self.window).of(values, axis)
+
+    def samples(self, cells: int, method: Method) -> Samples:
+        """The samples of a map of `cells` cells, all output cells included."""
+        found = axis_samples(
             cells, self.count, method, start=self.start * cells, extent=self.extent * cells
         )
-        return rows[::-1] if self.reverse else rows
+        return found.at(slice(None, None, -1)) if self.reverse else found
+
+
+@dataclass(frozen=True)
+class Picked(AxisSpan):
+    """Some of the `of` even cells along an axis, those with the indices `chosen`."""
+
+    of: int = 1
+    chosen: tuple[int, ...] = (0,)
+
+    @classmethod
+    def among(cls, of: int, chosen: Sequence[int]) -> Picked:
+        return cls(len(chosen), of=of, chosen=tuple(chosen))
+
+    @property
+    def window(self) -> slice:
+        return slice(0, self.count)
+
+    def samples(self, cells: int, method: Method) -> Samples:
+        return axis_samples(cells, self.of, method).at(list(self.chosen))
 
 
 @dataclass(frozen=True)
@@ -104,9 +137,10 @@ class Sampler:
             values = values.swapaxes(first, first + 1)
         lead = values.shape[:first]
         spans = self.spans[::-1] if self.transposed else self.spans
-        for axis, (span, window) in enumerate(zip(spans, self.window, strict=True)):
-            matrix = span.matrix(values.shape[first + axis], self.method)[window]
-            values = apply_along(matrix, values, first + axis)
+        growth = [span.count / values.shape[first + axis] for axis, span in enumerate(spans)]
+        # Axes that grow least go first, so that the intermediate arrays stay small.
+        for axis in sorted(range(len(spans)), key=growth.__getitem__):
+            values = spans[axis].sampled(values, first + axis, self.method)
         if values.shape[first:] == self.size:
             return values
         whole = np.zeros((*lead, *self.size), dtype=values.dtype)

@@ -14,7 +14,7 @@ from camserve.errors import InvalidRequest
 from camserve.maps.conventions import CONVENTIONS, ConventionName, find_convention, present
 from camserve.maps.geometry import plan
 from camserve.maps.resample import resample
-from camserve.maps.sampler import Sampler
+from camserve.maps.sampler import Picked, Sampler
 from tests import zoo
 
 NORMALISED = ["paper", "pytorch-grad-cam"]
@@ -206,6 +206,21 @@ def test_any_function_can_resample():
 def test_sequences_images_and_volumes(name, shape):
     size = tuple(3 * side for side in shape)
     assert present([signed(*shape)], name, Sampler.whole(size, "linear")).shape == size
+
+
+@pytest.mark.parametrize("method", ["nearest", "linear", "bicubic"])
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_part_of_a_map_has_the_values_that_it_has_in_the_whole(name, method):
+    """Slices of a volume are normalised by the volume's extremes, not by their own."""
+    layers = [signed(5, 4, 3), signed(5, 4, 3, seed=1)]
+    whole = Sampler.whole((15, 9, 8))
+    chosen = (0, 4, 13)
+    part = Sampler((Picked.among(15, chosen), *whole.spans[1:]))
+    full = present(layers, name, whole, upsampling=method)
+    ours = present(layers, name, part, upsampling=method, over=whole)
+    np.testing.assert_allclose(ours, full[list(chosen)], rtol=1e-5, atol=1e-6)
+    alone = present(layers, name, part, upsampling=method)
+    assert np.allclose(alone, ours) == (find_convention(name).final == "none")
 
 
 def test_the_fusion_can_be_chosen():

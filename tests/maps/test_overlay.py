@@ -218,6 +218,17 @@ def test_small_and_odd_pictures_get_a_bar_too(size, limits):
     assert barred.height >= size[0]
 
 
+def test_what_rounding_leaves_is_nothing_on_the_bar():
+    """A map that falls to 6.7e-34 falls to 0."""
+    picture, unit = photograph(200, 300), ramp(200, 300)
+    zero, rest, small = (
+        overlay(picture, unit, color_bar=True, color_bar_range=(low, 1.0))
+        for low in (0.0, 6.7e-34, 0.001)
+    )
+    assert np.array_equal(zero, rest)
+    assert small.size != zero.size or not np.array_equal(zero, small)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_photographs_of_any_mode_are_shown_as_rgb(mode):
     picture = photograph().convert(mode)
