@@ -9,8 +9,9 @@ import orjson
 from fastapi import Response
 from pydantic import BaseModel
 
+from app.drawing import draw
 from app.negotiation import JSON, NPY
-from app.presentation import draw, finish_map
+from app.presentation import finish_map
 from app.representations import explanation
 from app.results import Finished, finished
 from app.sizes import Room

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from pydantic import ValidationError
 
-from camserve.broker import JobQueue, Priority, Registry, State, new_job_id
+from camserve.broker import JobQueue, Priority, Registry, State, fits, new_job_id
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
@@ -92,6 +92,12 @@ class Catalog:
             self._workers = tuple(status for status in known if status is not None)
             self._workers_read_s = now_s
         return self._workers
+
+    async def check_execution(self, model: str, execution: str) -> None:
+        """Raises NoWorker unless a live worker of the model has such a device."""
+        devices = {w.device for w in await self.workers() if model in w.models}
+        if not any(fits(execution, device) for device in devices):
+            raise NoWorker(model, execution=execution, devices=sorted(devices))
 
     async def ready_card(self, name: str, patience_s: float) -> ResolvedCard:
         """The card of a model that a live worker can explain; loads it on first use.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -14,9 +14,10 @@ from app.negotiation import JSON
 from app.problem_texts import TITLE
 from app.problems import MEDIA_TYPE, STATUS
 from app.uploads import RAW_TYPES
+from camserve.contracts.layers import LAYER_HELP
 from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest
-from camserve.contracts.targets import ReductionName
+from camserve.vocabulary import REDUCTIONS
 
 __all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "binary", "document", "header", "problems"]
 
@@ -47,9 +48,19 @@ _EXTRA_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "top": ("Explain the k best classes of each input.", {"type": "integer", "minimum": 1}),
     "reduction": (
         "Name of a reduction to explain instead of a class; may be repeated.",
-        {"type": "string", "enum": list(get_args(ReductionName))},
+        {"type": "string", "examples": list(REDUCTIONS)},
     ),
     "params": ("Parameters of the reduction, as a JSON object.", {"type": "string"}),
+    "expression": (
+        "Expression to explain instead of a class; may be repeated.",
+        {"type": "string", "examples": ["x[3] - x[5]"]},
+    ),
+    "feature_layer": (
+        f"Layer to explain; repeat it for several, whose maps are fused. {LAYER_HELP}",
+        {"type": "string"},
+    ),
+    "method_options": ("Options of the method, as a JSON object.", {"type": "string"}),
+    "evaluate": ("How to put the map to the test, as a JSON object.", {"type": "string"}),
 }
 
 
@@ -113,6 +124,11 @@ CREATE_BODY: dict[str, Any] = {
                         "type": "array",
                         "items": _BINARY,
                         "description": "Picture or .npy files.",
+                    },
+                    "mask": {
+                        **_BINARY,
+                        "description": "Region of the one reduction `segmentation`: a picture or "
+                        ".npy file of the input's size.",
                     },
                     "request": {
                         "type": "string",

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from app.arrays import read_array
 from app.problems import invalid_request
 from camserve.contracts.requests import ExplanationRequest, ImageInput, Input
-from camserve.errors import InvalidRequest, MalformedRequest, TooLarge
+from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest, TooLarge
 from camserve.settings import Settings
 
-__all__ = ["Upload", "inline_uploads", "parse_document", "validated"]
+__all__ = ["NPY_MAGIC", "Upload", "decoded", "inline_uploads", "parse_document", "validated"]
 
 NPY_MAGIC: Final = b"\x93NUMPY"
 _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
@@ -26,10 +28,14 @@ _MAX_DEPTH: Final = 8
 
 @dataclass(frozen=True)
 class Upload:
-    """One input as it came: a picture file, a .npy file, or nested lists."""
+    """One input as it came: a picture file, a .npy file, or the numbers of nested lists.
 
-    data: bytes | list[Any]
+    format: dimension labels of an array, where they were given for it alone.
+    """
+
+    data: bytes | NDArray[Any]
     name: str | None = None
+    format: str | None = None
 
     @property
     def is_npy(self) -> bool:
@@ -83,8 +89,16 @@ def _check_breadth(value: object, depth: int = 0) -> None:
 
 
 def inline_uploads(request: ExplanationRequest) -> list[Upload]:
-    """The inputs inside the document, decoded. Raises InvalidRequest with the field's path."""
-    return [_upload(value, f"inputs.{index}") for index, value in enumerate(request.inputs)]
+    """The inputs inside the document, decoded. Raises InvalidRequest with the field's path, or
+    InvalidInput with the input's number."""
+    uploads = []
+    for index, value in enumerate(request.inputs):
+        try:
+            uploads.append(_upload(value, f"inputs.{index}"))
+        except InvalidInput as error:
+            error.extensions["input"] = index
+            raise
+    return uploads
 
 
 def _upload(value: Input, field: str) -> Upload:
@@ -92,22 +106,23 @@ def _upload(value: Input, field: str) -> Upload:
         text = value.image.base64
         if text.startswith("data:"):
             text = text.partition(",")[2]
-        return Upload(_decoded(text, f"{field}.image.base64"))
+        return Upload(decoded(text, f"{field}.image.base64"))
     tensor, field = value.tensor, f"{field}.tensor"
     if (tensor.data is None) == (tensor.npy_base64 is None):
         raise InvalidRequest(f"{field}: exactly one of data, npy_base64 is needed", field=field)
     if tensor.data is not None:
-        return Upload(tensor.data)
+        # at once: as Python's lists, the numbers take ten times the room
+        return Upload(read_array(tensor.data), format=value.format)
     field = f"{field}.npy_base64"
-    data = _decoded(tensor.npy_base64 or "", field)
+    data = decoded(tensor.npy_base64 or "", field)
     if not data.startswith(NPY_MAGIC):
         raise InvalidRequest(
             f"{field} is not a .npy file (a .npz is none): write it with numpy.save", field=field
         )
-    return Upload(data)
+    return Upload(data, format=value.format)
 
 
-def _decoded(text: str, field: str) -> bytes:
+def decoded(text: str, field: str) -> bytes:
     try:
         # `base64 FILE` breaks its lines
         data = base64.b64decode("".join(text.split()), validate=True)

@@ -17,7 +17,9 @@ __all__ = ["FLAT_FIELDS", "REPEATABLE", "request_from_fields"]
 
 _NUMBERS = {"deadline_ms": int, "alpha": float, "threshold": float}
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
-REPEATABLE = ("class_index", "class_label", "reduction")
+_LAYERS = "feature_layer"
+REPEATABLE = ("class_index", "class_label", "reduction", "expression", _LAYERS)
+_OBJECTS = ("method_options", "evaluate")
 _TOP_LEVEL = tuple(set(ExplanationRequest.model_fields) - {"inputs", "targets", "output"})
 _OUTPUT = tuple(OutputOptions.model_fields)
 _PARAMS = "params"
@@ -27,8 +29,9 @@ FLAT_FIELDS = (*sorted(_TOP_LEVEL), *TARGET_KEYS, _PARAMS, *_OUTPUT)
 def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """`model=m&class_index=3&colormap=jet` as `{"model": "m", "targets": [...], "output": {...}}`.
 
-    class_index and class_label may be repeated, and indices separated by commas; `params` is the
-    JSON object of a reduction's parameters. Raises InvalidRequest for an unknown or repeated field.
+    Classes, reductions, expressions and feature layers may be repeated, and indices separated by
+    commas; `params` is the JSON object of a reduction's parameters, and `method_options` and
+    `evaluate` are JSON objects too. Raises InvalidRequest for an unknown or repeated field.
     """
     given: dict[str, list[str]] = {}
     for name, value in fields:
@@ -40,19 +43,23 @@ def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATABLE:
             raise InvalidRequest(f"{name} is given {len(values)} times", field=name)
-    document: dict[str, Any] = {}
-    output: dict[str, Any] = {}
-    for name, values in given.items():
-        if name in _OUTPUT:
-            output[name] = _number(name, values[0])
-        elif name in _TOP_LEVEL:
-            document[name] = _number(name, values[0])
+    document = {name: _value(name, values) for name, values in given.items() if name in _TOP_LEVEL}
+    output = {name: _number(name, values[0]) for name, values in given.items() if name in _OUTPUT}
     if output:
         document["output"] = output
     targets = _targets(given)
     if targets:
         document["targets"] = targets
     return document
+
+
+def _value(name: str, values: list[str]) -> Any:
+    """Of a top-level field."""
+    if name in _OBJECTS:
+        return _json_object(name, values[0])
+    if name == _LAYERS and len(values) > 1:
+        return values
+    return _number(name, values[0])
 
 
 def _targets(given: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -74,8 +81,10 @@ def _targets(given: dict[str, list[str]]) -> list[dict[str, Any]]:
         case ["top"]:
             return [{"top": _integer("top", given["top"][0])}]
         case ["reduction"]:
-            params = _json_object(given[_PARAMS][0]) if _PARAMS in given else {}
+            params = _json_object(_PARAMS, given[_PARAMS][0]) if _PARAMS in given else {}
             return [{"reduction": name, "params": params} for name in given["reduction"]]
+        case ["expression"]:
+            return [{"expression": text} for text in given["expression"]]
         case _:
             return []
 
@@ -100,11 +109,11 @@ def _integer(name: str, text: str) -> int:
         raise InvalidRequest(f"{name}: {text!r} is not a whole number", field=name) from error
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json_object(name: str, text: str) -> dict[str, Any]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"params is not JSON: {error}", field=_PARAMS) from error
+        raise InvalidRequest(f"{name} is not JSON: {error}", field=name) from error
     if not isinstance(value, dict):
-        raise InvalidRequest("params must be a JSON object", field=_PARAMS)
+        raise InvalidRequest(f"{name} must be a JSON object", field=name)
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from camserve.settings import Settings
 __all__ = ["Form", "read_form"]
 
 DOCUMENT = "request"
+MASK = "mask"
 MAX_FIELDS = 100
 MAX_NAME = 255  # of a file; longer ones keep their end
 
@@ -37,11 +39,12 @@ class _InMemoryParser(MultiPartParser):
 
 @dataclass(frozen=True)
 class Form:
-    """A parsed form: its files, its flat fields, and the text of its field `request`."""
+    """A parsed form: its files, its flat fields, the text of its field `request`, and its mask."""
 
     uploads: list[Upload]
     fields: list[tuple[str, str]]
     document: bytes | None
+    mask: bytes | None = None
 
     def to_document(self) -> dict[str, Any]:
         """The JSON request that the fields stand for. Raises MalformedRequest, InvalidRequest."""
@@ -53,7 +56,8 @@ class Form:
             flat["output"] = output | flat_output
             document = {name: value for name, value in document.items() if name != "output"}
         _refuse_both(document.keys() & flat.keys())
-        return document | flat
+        document |= flat
+        return document if self.mask is None else with_mask(document, self.mask)
 
 
 def _refuse_both(names: set[str]) -> None:
@@ -62,6 +66,25 @@ def _refuse_both(names: set[str]) -> None:
             f"{name} is given twice, in `{DOCUMENT}` and as a field of the form: leave one out",
             field=name,
         )
+
+
+def with_mask(document: dict[str, Any], mask: bytes) -> dict[str, Any]:
+    """The mask as the region of the one reduction that is asked for. Raises InvalidRequest."""
+    targets = document.get("targets")
+    one = targets[0] if isinstance(targets, list) and len(targets) == 1 else None
+    if not isinstance(one, dict) or "reduction" not in one:
+        raise InvalidRequest(
+            f"the file {MASK} is the region of one reduction: give reduction=segmentation with "
+            'params={"class_index": ...}',
+            field=MASK,
+        )
+    params = one.get("params", {})
+    if not isinstance(params, dict):
+        return document  # which is refused for that
+    if "region" in params:
+        raise InvalidRequest(f"{MASK} and params.region are both given", field=MASK)
+    region = {"mask": {"base64": base64.b64encode(mask).decode()}}
+    return document | {"targets": [one | {"params": params | {"region": region}}]}
 
 
 async def read_form(
@@ -79,25 +102,31 @@ async def _read(form: FormData) -> Form:
     uploads: list[Upload] = []
     fields: list[tuple[str, str]] = []
     documents: list[bytes] = []
+    masks: list[bytes] = []
     for name, value in form.multi_items():
         data = await value.read() if isinstance(value, UploadFile) else value.encode()
         if name == DOCUMENT:
             documents.append(data)
+        elif name == MASK and isinstance(value, UploadFile):
+            masks.append(data)
         elif isinstance(value, UploadFile):
             uploads.append(_upload(name, value, data))
-        elif name == "input":
+        elif name in ("input", MASK):
             raise InvalidRequest(
-                "input holds text, not a file: with curl, put an @ before the path, as in "
-                "-F input=@cat.jpg",
+                f"{name} holds text, not a file: with curl, put an @ before the path, as in "
+                f"-F {name}=@{'cat.jpg' if name == 'input' else 'mask.png'}",
                 field=name,
             )
         else:
             fields.append((name, data.decode()))
     if len(documents) > 1:
         raise InvalidRequest(f"{DOCUMENT} is given {len(documents)} times", field=DOCUMENT)
+    if len(masks) > 1:
+        raise InvalidRequest(f"{MASK} is given {len(masks)} times", field=MASK)
     if not (uploads or fields or documents):
         raise EmptyBody
-    return Form(uploads, fields, documents[0] if documents else None)
+    first = documents[0] if documents else None
+    return Form(uploads, fields, first, masks[0] if masks else None)
 
 
 async def _parsed(
@@ -107,7 +136,7 @@ async def _parsed(
         # without its charset: a codec of the client's choice could produce any text, or none
         Headers({"content-type": _without_charset(headers["content-type"])}),
         stream,
-        max_files=settings.max_inputs + 1,  # and the document, which may come as a file
+        max_files=settings.max_inputs + 2,  # and a mask, and the document, which may be a file
         max_fields=MAX_FIELDS,
         max_part_size=settings.max_body_bytes,
     )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.arrangement import Arranged, arranged
+from app.arrays import as_finite_float32, check_finite, read_array
 from app.documents import Upload
 from app.pictures import decode_picture, display_copy
-from app.tensors import read_tensor
-from camserve.contracts.cards import InputSpec
+from camserve.contracts.input_specs import InputSpec, PictureSpec, TensorSpec
 from camserve.contracts.jobs import JobInput
+from camserve.dimensions import space_and_time
+from camserve.errors import UnreadableImage
 from camserve.maps.encode import encode_png
-from camserve.maps.geometry import plan
+from camserve.maps.geometry import Geometry, plan
+from camserve.maps.grids import Grid
+from camserve.maps.sketches import sketch_of
 from camserve.settings import Settings
 
 __all__ = ["PreparedInput", "prepare"]
@@ -32,21 +36,53 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class PreparedInput:
-    """tensor: (C, H, W) float32, ready for the model. picture: what overlays are drawn on."""
+    """tensor: float32 in the model's format without B, ready for it. geometry: where maps lie.
+    picture: what overlays are drawn on, a copy of a picture or the sketch of an array."""
 
     tensor: NDArray[np.float32]
-    meta: JobInput
+    name: str | None
+    geometry: Geometry | Grid
     picture: bytes
 
+    @property
+    def meta(self) -> JobInput:
+        return JobInput(name=self.name, shape=self.tensor.shape, geometry=self.geometry.to_json())
 
-def prepare(upload: Upload, spec: InputSpec, settings: Settings) -> PreparedInput:
-    """Make an upload ready for a model with input `spec`.
 
-    Raises UnreadableImage, CorruptImage, TooLarge or InvalidInput.
+def prepare(
+    upload: Upload, spec: InputSpec, settings: Settings, labels: str | None = None
+) -> list[PreparedInput]:
+    """Make an upload ready for a model with input `spec`: one input, or several in a dimension B.
+
+    labels: dimension labels of an array. Raises UnreadableImage, CorruptImage, TooLarge,
+    InvalidInput or InvalidRequest.
     """
-    if isinstance(upload.data, list) or upload.is_npy:
-        return _prepare_tensor(upload.data, upload.name, spec)
-    image, orientation = decode_picture(upload.data, settings.max_megapixels)
+    if isinstance(upload.data, bytes) and not upload.is_npy:
+        if isinstance(spec, TensorSpec):
+            raise UnreadableImage(
+                f"the model takes arrays of dimensions {spec.labels}, and this is no .npy file: "
+                "write one with numpy.save",
+                expected=spec.labels,
+            )
+        return [_from_picture(upload.data, upload.name, spec, settings)]
+    array = read_array(upload.data) if isinstance(upload.data, bytes) else upload.data
+    found = arranged(array, spec, upload.format or labels, settings.max_inputs)
+    several = len(found) > 1
+    return [
+        _from_array(one, spec, _name(upload.name, number if several else None))
+        for number, one in enumerate(found)
+    ]
+
+
+def _name(name: str | None, number: int | None) -> str | None:
+    """Of an input: that of its file, and where it stands in it if it is not alone."""
+    return name if name is None or number is None else f"{name}[{number}]"
+
+
+def _from_picture(
+    data: bytes, name: str | None, spec: PictureSpec, settings: Settings
+) -> PreparedInput:
+    image, orientation = decode_picture(data, settings.max_megapixels)
     geometry = plan(
         (image.height, image.width),
         orientation,
@@ -54,41 +90,59 @@ def prepare(upload: Upload, spec: InputSpec, settings: Settings) -> PreparedInpu
         resize=spec.resize_to,
         crop=(spec.height, spec.width),
         input_size=(spec.height, spec.width),
+        crop_rounding=spec.crop_rounding,
     )
     colors = image.convert("L" if spec.colors == "L" else "RGB")
     model_input = geometry.apply(colors, _FILTERS[spec.filter])
-    return PreparedInput(
-        tensor=_normalised(model_input, spec),
-        meta=JobInput(name=upload.name, shape=spec.shape, geometry=geometry.to_json()),
-        picture=display_copy(upload.data, image, settings.picture_px),
-    )
+    copy = display_copy(data, image, settings.picture_px)
+    return PreparedInput(_normalised(model_input, spec), name, geometry, copy)
 
 
-def _normalised(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
+def _normalised(image: Image.Image, spec: PictureSpec) -> NDArray[np.float32]:
     levels = np.asarray(image, dtype=np.float32)
     channels = levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
     if spec.colors == "BGR":
         channels = channels[::-1]
-    mean, std = _column(spec.mean), _column(spec.std)
-    return np.ascontiguousarray((channels * np.float32(spec.scale) - mean) / std)
+    mean, std = _column(spec.mean, 2), _column(spec.std, 2)
+    ready = (channels * np.float32(spec.scale) - mean) / std
+    return np.ascontiguousarray(ready if spec.format == "BCSS" else ready.transpose(1, 2, 0))
 
 
-def _column(values: tuple[float, ...]) -> NDArray[np.float32]:
-    return np.asarray(values, dtype=np.float32)[:, None, None]
+def _column(values: tuple[float, ...], dimensions: int) -> NDArray[np.float32]:
+    """One value a channel, in front of so many dimensions."""
+    return np.asarray(values, dtype=np.float32).reshape(-1, *[1] * dimensions)
 
 
-def _prepare_tensor(data: bytes | list[Any], name: str | None, spec: InputSpec) -> PreparedInput:
-    tensor = read_tensor(data, spec.shape)
-    size = (spec.height, spec.width)
-    geometry = plan(size, mode="none", input_size=size)
-    meta = JobInput(name=name, shape=spec.shape, geometry=geometry.to_json())
-    return PreparedInput(tensor, meta, encode_png(_as_picture(tensor, spec)))
+def _from_array(one: Arranged, spec: InputSpec, name: str | None) -> PreparedInput:
+    array = as_finite_float32(one.array)
+    labels = spec.format.replace("B", "")
+    axis = labels.find("C")
+    channels = array[None] if axis < 0 else np.moveaxis(array, axis, 0)
+    if isinstance(spec, PictureSpec):  # sent as the network takes it
+        size = (spec.height, spec.width)
+        geometry = plan(size, mode="none", input_size=size)
+        return PreparedInput(array, name, geometry, encode_png(_as_picture(channels, spec)))
+    grid = Grid(space_and_time(labels), channels.shape[1:], one.order)
+    sketch = Image.fromarray(sketch_of(channels, grid))
+    return PreparedInput(_standardised(array, axis, spec), name, grid, encode_png(sketch))
 
 
-def _as_picture(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
-    """A normalised tensor made visible again, for its overlay."""
+def _standardised(array: NDArray[np.float32], axis: int, spec: TensorSpec) -> NDArray[np.float32]:
+    """Each channel, along `axis` (-1 for none), less its mean and over its deviation."""
+    if not any(spec.mean) and set(spec.std) == {1.0}:
+        return array
+    behind = array.ndim - 1 - axis if axis >= 0 else 0
+    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+        ready = array - _column(spec.mean, behind)
+        ready /= _column(spec.std, behind)
+    check_finite(ready)
+    return ready
+
+
+def _as_picture(channels: NDArray[np.float32], spec: PictureSpec) -> Image.Image:
+    """A normalised tensor (C, H, W) made visible again, for its overlay."""
     with np.errstate(over="ignore"):  # infinitely bright is white
-        levels = (tensor * _column(spec.std) + _column(spec.mean)) / np.float32(spec.scale)
+        levels = (channels * _column(spec.std, 2) + _column(spec.mean, 2)) / np.float32(spec.scale)
     levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     if spec.colors == "BGR":
         levels = levels[::-1]

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from camserve.errors import CamserveError, CorruptImage, InvalidInput, TooLarge, UnreadableImage
 from camserve.maps.encode import encode_jpeg
 
-__all__ = ["FORMATS", "decode_picture", "display_copy", "open_display_copy"]
+__all__ = ["FORMATS", "decode_mask", "decode_picture", "display_copy", "open_display_copy"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF tag
@@ -30,6 +31,34 @@ def decode_picture(data: bytes, max_megapixels: float) -> tuple[Image.Image, int
     Modes: 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr; 16-bit gray becomes L, anything else RGB.
     Raises UnreadableImage, TooLarge (before a pixel is decoded), CorruptImage or InvalidInput.
     """
+    image = _opened(data, max_megapixels)
+    with _damage_is_corrupt_image():
+        image.load()
+        # after the load: Pillow itself stands TIFF pictures upright and then drops the tag
+        orientation = image.getexif().get(ORIENTATION, 1)
+        image = _plain(image)
+    # a fraction may equal 6, too, and is not JSON
+    return image, next((known for known in range(1, 9) if known == orientation), 1)
+
+
+def decode_mask(data: bytes, max_megapixels: float) -> NDArray[np.bool_]:
+    """Which pixels (h, w) are neither black nor transparent; of one channel, not 0.
+
+    Raises UnreadableImage, TooLarge or CorruptImage.
+    """
+    image = _opened(data, max_megapixels)
+    with _damage_is_corrupt_image():
+        image.load()
+        if image.mode != "P" and len(image.getbands()) == 1:
+            # with all of their bits: of 16, a label of 1 is no black
+            return np.asarray(np.asarray(image) != 0)
+        shown = _plain(image).convert("RGBA")
+        red, green, blue, alpha = (np.asarray(band) for band in shown.split())
+        return np.asarray(((red | green | blue) > 0) & (alpha > 0))
+
+
+def _opened(data: bytes, max_megapixels: float) -> Image.Image:
+    """The picture, of which no pixel is decoded yet. Raises UnreadableImage, TooLarge."""
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
@@ -46,13 +75,7 @@ def decode_picture(data: bytes, max_megapixels: float) -> tuple[Image.Image, int
             width=width,
             height=height,
         )
-    with _damage_is_corrupt_image():
-        image.load()
-        # after the load: Pillow itself stands TIFF pictures upright and then drops the tag
-        orientation = image.getexif().get(ORIENTATION, 1)
-        image = _plain(image)
-    # a fraction may equal 6, too, and is not JSON
-    return image, next((known for known in range(1, 9) if known == orientation), 1)
+    return image
 
 
 @contextmanager

@@ -13,10 +13,12 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.INVALID_INPUT: "The model cannot take this input",
     ErrorCode.CLASS_INDEX_OUT_OF_RANGE: "The class index is out of range",
     ErrorCode.UNKNOWN_LABEL: "The model has no such class label",
+    ErrorCode.INVALID_EXPRESSION: "The expression has no meaning",
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: "The content type is not one that camserve reads",
     ErrorCode.UNREADABLE_IMAGE: "Not a picture that camserve reads",
     ErrorCode.CORRUPT_IMAGE: "The picture is truncated or damaged",
     ErrorCode.TOO_LARGE: "Larger than the service accepts",
+    ErrorCode.OVER_BUDGET: "More computation than a request is granted",
     ErrorCode.NOT_ACCEPTABLE: "The answer cannot be given in that form",
     ErrorCode.IDEMPOTENCY_CONFLICT: "The idempotency key belongs to another request",
     ErrorCode.NOT_READY: "The explanation has no result",
@@ -67,6 +69,11 @@ ADVICE: dict[ErrorCode, str] = {
         "Labels are spelt as in the model's card; case does not matter. `near` lists what was "
         "probably meant. A model without labels takes a class_index."
     ),
+    ErrorCode.INVALID_EXPRESSION: (
+        "The expression cannot be read, or is no finite number for this model's output. `column` "
+        "(from 1) says which character is at fault, `detail` what to write instead, `near` the "
+        "function that was probably meant. docs/expressions.md describes the language."
+    ),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (
         "Send application/json, multipart/form-data, or a raw file with its own type, such as "
         "image/jpeg. curl's --data-binary needs -H 'Content-Type: image/jpeg' beside it."
@@ -83,6 +90,12 @@ ADVICE: dict[ErrorCode, str] = {
         "More bytes, pixels, inputs, targets or output than the service accepts. `limit` says "
         "how much it does; send a smaller picture or ask for a smaller size. The operator sets "
         "the limits: see docs/settings.md."
+    ),
+    ErrorCode.OVER_BUDGET: (
+        "scorecam, ablationcam and evaluate cost many forward passes, and there is a limit for one "
+        "request (CAMSERVE_MAX_FORWARD_PASSES, and CAMSERVE_JOB_TIME_LIMIT_S for the time). Send "
+        "fewer inputs at once, name a layer with fewer channels, give method_options.channels, or "
+        "ask for fewer steps."
     ),
     ErrorCode.NOT_ACCEPTABLE: (
         "`possible` lists the forms of this answer: name one in Accept, or as ?as=."

@@ -19,8 +19,12 @@ from starlette.requests import ClientDisconnect
 
 from app.problem_texts import TITLE
 from app.request_ids import HEADER as REQUEST_ID
-from camserve.contracts.options import SIZE_HELP
+from camserve.contracts.layers import FEATURE_FORMAT
+from camserve.contracts.options import SIZE, SIZE_HELP
+from camserve.contracts.reductions import REDUCTION_NAME
+from camserve.contracts.requests import EXECUTION
 from camserve.contracts.targets import TARGET_KEYS
+from camserve.dimensions import FORMAT
 from camserve.errors import (
     CamserveError,
     ErrorCode,
@@ -43,10 +47,12 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.INVALID_INPUT: 422,
     ErrorCode.CLASS_INDEX_OUT_OF_RANGE: 422,
     ErrorCode.UNKNOWN_LABEL: 422,
+    ErrorCode.INVALID_EXPRESSION: 422,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ErrorCode.UNREADABLE_IMAGE: 415,
     ErrorCode.CORRUPT_IMAGE: 422,
     ErrorCode.TOO_LARGE: 413,
+    ErrorCode.OVER_BUDGET: 422,
     ErrorCode.NOT_ACCEPTABLE: 406,
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,
     ErrorCode.NOT_READY: 409,
@@ -106,8 +112,8 @@ def invalid_request(
     by_field: dict[str, dict[str, str]] = {}
     for found in errors[:20]:
         finding = _finding(found, models)
-        # an empty list where a number may stand, too, is not told that it is no number
-        if finding["field"] not in by_field or found["type"] == "too_short":
+        # a list where a single item may stand, too, is not told that it is none
+        if finding["field"] not in by_field or found["type"] in ("too_short", "too_long"):
             by_field[finding["field"]] = finding
     # a list with a wrong item is reported as too short, too: the item is what is wrong
     findings = [
@@ -122,7 +128,7 @@ def invalid_request(
 
 _UNION_MEMBER = re.compile(r"\[|constrained-")
 _TAGS = frozenset({"image", "tensor", *TARGET_KEYS})
-_UNKNOWN = "extra_forbidden"
+_UNKNOWN, _PATTERN = "extra_forbidden", "string_pattern_mismatch"
 _NUMBER, _WHOLE = "must be a number", "must be a whole number"
 _BOOLEAN, _OBJECT, _LIST = "must be true or false", "must be an object", "must be a list"
 # pydantic's types of errors in the words of people who never heard of it, with its context
@@ -150,8 +156,17 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
-    # sizes alone have a pattern
-    "string_pattern_mismatch": f"must be one of {SIZE_HELP}",
+}
+
+
+# what a text must be that has to follow a pattern
+_PATTERNS = {
+    SIZE: f"must be one of {SIZE_HELP}",
+    FORMAT: "must be made of the letters B, C, S, T and U, one for each dimension, as in SSC",
+    FEATURE_FORMAT: "must be made of the letters B, C, S, T and U, one for each dimension, as in "
+    "BSSC; of tokens with their grid, as in BTC:14x14",
+    EXECUTION: "must be one of auto, cpu, cuda, or a GPU as in cuda:1",
+    REDUCTION_NAME: "must be a name of small letters, digits and _",
 }
 
 
@@ -184,6 +199,8 @@ def _finding(found: Any, models: Sequence[type[BaseModel]]) -> dict[str, str]:
         message = f"unknown field {location[-1]!r}" + (
             f"; did you mean {near[0]!r}?" if near else ""
         )
+    elif found["type"] == _PATTERN:
+        message = _PATTERNS.get(found.get("ctx", {}).get("pattern", ""), message)
     elif found["type"] in _WORDS:
         message = _WORDS[found["type"]].format_map(found.get("ctx", {}))
     return {"field": ".".join(location), "detail": message}

@@ -8,12 +8,13 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from app.presentation import finish_map
+from app.presentation import finish_map, raw_map
 from app.results import Finished, failure_of
 from app.sizes import Room
 from camserve.broker import JobRecord
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
+    Computation,
     Explanation,
     Link,
     MapSummary,
@@ -22,9 +23,9 @@ from camserve.contracts.explanations import (
     Timings,
 )
 from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Job
+from camserve.contracts.jobs import Job, ScalarTarget
+from camserve.contracts.layers import as_layers
 from camserve.contracts.options import MapOptions, OutputOptions, PictureStyle
-from camserve.contracts.targets import ReductionTarget
 from camserve.maps.encode import npy_bytes
 
 __all__ = ["explanation", "explanation_href", "map_href", "overlay_href"]
@@ -77,6 +78,7 @@ def explanation(
         cancel_requested=record.cancel_requested,
         results=tuple(_result(finished, n, card, max_megapixels) for n in results if finished),
         timings_ms=_timings(record, finished),
+        computation=_computation(finished) if finished else None,
         error=FailureMessage.of(failure) if failure else None,
         href=explanation_href(record.id),
     )
@@ -87,7 +89,7 @@ def _result(
 ) -> ResultSummary:
     job, row = finished.job, finished.result.rows[number]
     target = job.targets[row.target]
-    signed = finished.maps[number]
+    signed = raw_map(finished, number)
     finite = signed[np.isfinite(signed)]
     job_id = finished.record.id
     return ResultSummary(
@@ -96,10 +98,11 @@ def _result(
         target=TargetSummary(
             class_index=row.class_index,
             class_label=card.label(row.class_index) if card else None,
-            reduction=target.reduction if isinstance(target, ReductionTarget) else None,
+            reduction=target.reduction if isinstance(target, ScalarTarget) else None,
+            expression=target.expression if isinstance(target, ScalarTarget) else None,
             score=row.score,
         ),
-        feature_layer=finished.result.feature_layer,
+        feature_layer=as_layers(finished.result.feature_layers),
         reduction_layer=finished.result.reduction_layer,
         method=job.method,
         convention=job.convention,
@@ -112,6 +115,17 @@ def _result(
         ),
         overlay=Link(href=overlay_href(job_id, number, job.output)),
         diagnostics=row.diagnostics,
+        evaluation=row.evaluation,
+    )
+
+
+def _computation(finished: Finished) -> Computation:
+    result = finished.result
+    return Computation(
+        device=result.device,
+        precision=result.precision,
+        batch_size=result.batch_size,
+        forward_passes=result.forward_passes,
     )
 
 

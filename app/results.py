@@ -30,12 +30,13 @@ __all__ = ["Finished", "failure_of", "fetch", "fetch_finished", "finished"]
 
 @dataclass(frozen=True)
 class Finished:
-    """A succeeded job. `maps[r]` is the signed map (*S) float32 of `result.rows[r]`."""
+    """A succeeded job. `maps[r]` are the signed maps (*S) float32 of `result.rows[r]`, one for each
+    feature layer, axes in the model's order."""
 
     record: JobRecord
     job: Job
     result: JobResult
-    maps: tuple[NDArray[np.float32], ...]
+    maps: tuple[tuple[NDArray[np.float32], ...], ...]
 
     def check_row(self, number: int) -> None:
         """Raises UnknownName unless there is a result of that number."""
@@ -60,7 +61,11 @@ async def finished(state: AppState, record: JobRecord) -> Finished:
         raise ExplanationNotFound(record.id)
     meta = JobResult.model_validate_json(metadata_of(result))
     tensors = load(result)
-    maps = tuple(tensors[map_name(number)] for number in range(len(meta.rows)))
+    layers = range(len(meta.feature_layers))
+    maps = tuple(
+        tuple(tensors[map_name(number, layer)] for layer in layers)
+        for number in range(len(meta.rows))
+    )
     return Finished(record, _job(record), meta, maps)
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from camserve.errors import TooLarge
+from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.geometry import Geometry
+from camserve.maps.grids import Grid, shrunk_to
 from camserve.maps.sampler import Sampler
 
-__all__ = ["Room", "Shape", "fitted", "grid", "pixels"]
+__all__ = ["Room", "Shape", "cells_per_axis", "check_size", "pixels", "sampler_for"]
 
 Shape: TypeAlias = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
 class Room:
-    """How large an answer may be, and how many maps share it."""
+    """How large an answer may be, and how many maps share it.
+
+    longest: pixels on a side of a picture; some kinds of files have no more.
+    """
 
     megapixels: float
     maps: int = 1
+    longest: float = math.inf
 
     @property
     def pixels(self) -> float:
@@ -33,10 +37,26 @@ class Room:
         if height * width > self.pixels:
             raise self._too_large(f"{self._maps} of {width}x{height} pixels")
 
+    def check_cells(self, size: tuple[int, ...]) -> None:
+        """Raises TooLarge for maps of that size, of any number of axes."""
+        if math.prod(size) > self.pixels:
+            raise self._too_large(f"{self._maps} of {'x'.join(map(str, size))} numbers")
+
     def check_picture(self, height: int, width: int) -> None:
         """Raises TooLarge if the whole picture, with all that is drawn beside the maps, is."""
         if height * width > self.megapixels * 1_000_000:
             raise self._too_large(f"a picture of {self._maps}, {width}x{height} pixels in all,")
+        if max(height, width) > self.longest:
+            raise TooLarge(
+                f"a picture of {self._maps} would be {width}x{height} pixels, and such a file has "
+                f"at most {self.longest:.0f} on a side: ask for a smaller size, or for PNG",
+                limit=self.longest,
+            )
+
+    def share(self, height: int, width: int) -> float:
+        """The factor on both sides at which such a picture fits; 1 if it does."""
+        area = math.sqrt(self.megapixels * 1_000_000 / (height * width))
+        return min(1.0, area, self.longest / max(height, width))
 
     @property
     def _maps(self) -> str:
@@ -49,25 +69,62 @@ class Room:
         )
 
 
-def grid(size: str | None, geometry: Geometry, room: Room) -> Sampler:
-    """The sampler of an array for `size`, which is not `feature`.
+def check_size(size: str | None, geometry: Geometry | Grid, *, field: str) -> None:
+    """Raises InvalidRequest for a size with another number of axes than the input has."""
+    if size is None or size == "feature":
+        return
+    try:
+        if isinstance(geometry, Grid):
+            cells_per_axis(size, geometry)
+        else:
+            pixels(size, geometry)
+    except InvalidRequest as error:
+        error.extensions["field"] = field
+        raise
+
+
+def sampler_for(size: str | None, geometry: Geometry | Grid, room: Room) -> Sampler:
+    """The sampler of a map for `size`, which is not `feature`.
 
     Without one it is the original, or as much of its resolution as there is room for. Raises
-    TooLarge.
+    TooLarge, or InvalidRequest for a size with another number of axes.
     """
+    if isinstance(geometry, Grid):
+        wanted = geometry.within(room.pixels) if size is None else cells_per_axis(size, geometry)
+        room.check_cells(wanted)
+        return geometry.sampler(wanted)
     if size is None:
-        height, width = geometry.stored
-        shape = _scaled(geometry.stored, min(math.sqrt(room.pixels / (height * width)), 1))
+        height, width = shrunk_to(geometry.stored, room.pixels)
     else:
-        shape = pixels(size, geometry)
-        room.check(*shape)
-    return geometry.input_sampler() if size == "input" else geometry.sampler(size=shape)
+        height, width = pixels(size, geometry)
+    room.check(height, width)
+    return geometry.input_sampler() if size == "input" else geometry.sampler(size=(height, width))
+
+
+def cells_per_axis(size: str, grid: Grid) -> tuple[int, ...]:
+    """What `original`, `input`, cells on the longest axis, or cells on each stand for.
+
+    In the client's order. Raises InvalidRequest for another number of axes.
+    """
+    if size in ("original", "input"):
+        return grid.sent_size
+    if "x" not in size:
+        return grid.scaled(int(size))
+    wanted = tuple(int(side) for side in size.split("x"))
+    if len(wanted) != len(grid.size):
+        axes = "one axis" if len(grid.size) == 1 else f"{len(grid.size)} axes"
+        raise InvalidRequest(
+            f"size={size} has {len(wanted)} numbers, and the input has {axes}: it is "
+            f"{'x'.join(map(str, grid.sent_size))}",
+            field="size",
+        )
+    return wanted
 
 
 def pixels(size: str, geometry: Geometry) -> Shape:
     """What `original`, `input`, a long side in pixels, or width x height stand for.
 
-    All but `input` are over the upload's stored pixels.
+    All but `input` are over the upload's stored pixels. Raises InvalidRequest for three numbers.
     """
     height, width = geometry.stored
     if size == "original":
@@ -75,27 +132,13 @@ def pixels(size: str, geometry: Geometry) -> Shape:
     if size == "input":
         input_height, input_width = geometry.input_size
         return input_height, input_width
+    if size.count("x") == 2:
+        raise InvalidRequest(
+            f"size={size} has three numbers, and a picture two axes: give width x height",
+            field="size",
+        )
     if "x" in size:
         asked_width, asked_height = size.split("x")
         return int(asked_height), int(asked_width)
     scale = int(size) / max(height, width)
     return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def fitted(shapes: list[Shape], whole: Callable[[list[Shape]], Shape], room: Room) -> list[Shape]:
-    """`shapes`, all shrunk by one factor until the picture that they make fits.
-
-    whole: (height, width) of that picture. Raises TooLarge if nothing is left to shrink.
-    """
-    limit, scale, fitting = room.megapixels * 1_000_000, 1.0, shapes
-    while (area := math.prod(whole(fitting))) > limit:
-        if all(shape == (1, 1) for shape in fitting):
-            room.check_picture(*whole(fitting))
-        # gaps and bars shrink less than the maps do: at the second time take a little more
-        scale *= math.sqrt(limit / area) * (1.0 if fitting is shapes else 0.98)
-        fitting = [_scaled(shape, scale) for shape in shapes]
-    return fitting
-
-
-def _scaled(shape: Shape, scale: float) -> Shape:
-    return max(int(shape[0] * scale), 1), max(int(shape[1] * scale), 1)

@@ -12,13 +12,17 @@ from safetensors.numpy import save
 
 from app.documents import Upload
 from app.inputs import PreparedInput, prepare
+from app.layers import check_layers, reduction_layer
+from app.payloads import payload_tensors
+from app.sizes import check_size
 from app.state import AppState
-from app.targets import check_layers, reduction_layer, resolve_targets
+from app.targets import default_targets, resolve_targets
 from camserve.broker import JobRecord, Priority, new_job_id
-from camserve.contracts.cards import InputSpec
-from camserve.contracts.jobs import Job, input_name
+from camserve.contracts.input_specs import InputSpec
+from camserve.contracts.jobs import Job
+from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
-from camserve.errors import CamserveError, InvalidRequest, QueueUnavailable
+from camserve.errors import CamserveError, InvalidRequest, QueueUnavailable, TooLarge
 
 __all__ = ["Submission", "picture_name", "submit", "wait"]
 
@@ -34,6 +38,7 @@ class Submission:
     payload: bytes
     pictures: dict[str, bytes]
     priority: Priority
+    execution: str
     deadline_s: float  # by this process's event loop
     idempotency_key: str | None
     fingerprint: str | None
@@ -62,34 +67,43 @@ async def submit(
     card = await state.catalog.ready_card(request.model, time_to_deadline_s)
     if card.input is None:
         raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
-    targets = resolve_targets(request.targets, card, request.reduction_layer)
-    check_layers(request.feature_layer, request.reduction_layer, card)
-    inputs = await _prepared(state, uploads, card.input)
+    asked = request.targets or default_targets(card)
+    targets = resolve_targets(asked, card, request.reduction_layer)
+    check_layers(request, card)
+    await state.catalog.check_execution(card.name, request.execution)
+    inputs = await _prepared(state, uploads, card.input, request.format)
+    for prepared in inputs:
+        check_size(request.output.size, prepared.geometry, field="output.size")
     job = Job(
         model=card.name,
         model_version=card.version,
         inputs=tuple(prepared.meta for prepared in inputs),
         targets=targets,
         method=request.method,
-        feature_layer=request.feature_layer,
-        reduction_layer=reduction_layer(request.reduction_layer, request.convention, card),
+        method_options=request.method_options,
+        feature_layers=layer_names(request.feature_layer),
+        feature_format=request.feature_format,
+        reduction_layer=reduction_layer(request, targets, card),
+        precision=request.precision,
+        evaluate=request.evaluate,
         convention=request.convention,
         upsampling=request.upsampling,
+        fusion=request.fusion,
         output=request.output,
         request_id=request_id,
     )
-    payload = await asyncio.to_thread(
-        save, {input_name(i): one.tensor for i, one in enumerate(inputs)}
-    )
+    tensors = await state.on_pictures(partial(payload_tensors, asked, inputs, state.settings))
+    payload = await asyncio.to_thread(save, tensors)
     submission = Submission(
         job_id=new_job_id(card.name),
         job=job,
         payload=payload,
         pictures={picture_name(i): one.picture for i, one in enumerate(inputs)},
         priority=Priority(request.priority),
+        execution=request.execution,
         deadline_s=started_s + time_to_deadline_s,
         idempotency_key=idempotency_key,
-        fingerprint=await asyncio.to_thread(_fingerprint, job, payload)
+        fingerprint=await asyncio.to_thread(_fingerprint, job, request.execution, payload)
         if idempotency_key
         else None,
     )
@@ -97,13 +111,13 @@ async def submit(
 
 
 async def _prepared(
-    state: AppState, uploads: Sequence[Upload], spec: InputSpec
+    state: AppState, uploads: Sequence[Upload], spec: InputSpec, labels: str | None
 ) -> list[PreparedInput]:
     """All inputs; the first that cannot be prepared ends it, with its number in the error."""
 
-    async def one(index: int, upload: Upload) -> PreparedInput:
+    async def one(index: int, upload: Upload) -> list[PreparedInput]:
         try:
-            return await state.on_pictures(partial(prepare, upload, spec, state.settings))
+            return await state.on_pictures(partial(prepare, upload, spec, state.settings, labels))
         except CamserveError as error:
             error.extensions["input"] = index
             raise
@@ -113,16 +127,22 @@ async def _prepared(
             made = [tasks.create_task(one(i, upload)) for i, upload in enumerate(uploads)]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return [task.result() for task in made]
+    inputs = [one for task in made for one in task.result()]
+    limit = state.settings.max_inputs
+    if len(inputs) > limit:
+        raise TooLarge(
+            f"{len(inputs)} inputs are more than {limit}: send several requests", limit=limit
+        )
+    return inputs
 
 
-def _fingerprint(job: Job, payload: bytes) -> str:
+def _fingerprint(job: Job, execution: str, payload: bytes) -> str:
     """What must be equal for a repeated request to be the same request."""
     same = job.model_dump_json(
         # the same bytes under another name are the same, and so is a retry after a model's reload
         exclude={"request_id": True, "model_version": True, "inputs": {"__all__": {"name"}}}
     )
-    return hashlib.sha256(same.encode() + payload).hexdigest()
+    return hashlib.sha256(f"{execution}\n{same}".encode() + payload).hexdigest()
 
 
 def _time_to_deadline_s(request: ExplanationRequest, state: AppState) -> float:
@@ -143,6 +163,7 @@ async def _enqueue(state: AppState, submission: Submission) -> str:
     enqueued = await state.queue.enqueue(
         job_id=submission.job_id,
         priority=submission.priority,
+        execution=submission.execution,
         time_to_deadline_ms=max(round(left_s * 1000), 0),
         payload=submission.payload,
         document=submission.job.model_dump_json().encode(),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
 
 from fastapi import Request
 
@@ -28,13 +28,18 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"
 RAW_TYPES = (*IMAGE_TYPES, "application/x-npy", "application/octet-stream")
 FORM = "multipart/form-data"
 URL_ENCODED = "application/x-www-form-urlencoded"
+Read: TypeAlias = "tuple[ExplanationRequest, list[Upload]]"
+InThread: TypeAlias = "Callable[[Callable[[], Read]], Awaitable[Read]]"
 ANSWER_FORM = "as"  # the one query parameter that goes with every body
 
 
 async def read_request(
-    request: Request, settings: Settings
+    request: Request, settings: Settings, in_thread: InThread = asyncio.to_thread
 ) -> tuple[ExplanationRequest, list[Upload]]:
-    """Read and check the body, whatever its form.
+    """Read and check the body, whatever its form. The request comes without its inputs, which are
+    the uploads: as Python's lists, their numbers would take many times the room.
+
+    in_thread: runs what a body of 20 MB of text makes slow and large.
 
     Raises EmptyBody, MalformedRequest, InvalidRequest, UnsupportedMediaType, UnreadableImage (an
     archive) or TooLarge.
@@ -46,14 +51,13 @@ async def read_request(
     if media_type == FORM:
         _refuse_query(request)
         form = await read_form(request.headers, chunks, settings)
-        # in a thread, as below: the document and its inline inputs may be 20 MB of text
-        return await asyncio.to_thread(lambda: _request(form.to_document(), form.uploads, settings))
+        return await in_thread(lambda: _request(form.to_document(), form.uploads, settings))
     body = b"".join([chunk async for chunk in chunks])
     if not body:
         raise EmptyBody
     if media_type == JSON:
         _refuse_query(request)
-        return await asyncio.to_thread(lambda: _request(parse_document(body), [], settings))
+        return await in_thread(lambda: _request(parse_document(body), [], settings))
     return _request(request_from_fields(_query(request)), [Upload(body)], settings)
 
 
@@ -64,7 +68,7 @@ def _request(
     uploads = files + inline_uploads(asked)
     _check_counts(asked, uploads, settings)
     _refuse_archives(uploads)
-    return asked, uploads
+    return asked.model_copy(update={"inputs": ()}), uploads
 
 
 def _check_readable(media_type: str, encoding: str) -> None:
@@ -143,7 +147,7 @@ def _check_counts(asked: ExplanationRequest, uploads: list[Upload], settings: Se
             f"{len(uploads)} inputs are more than {settings.max_inputs}: send several requests",
             limit=settings.max_inputs,
         )
-    targets = sum(target.count for target in asked.targets)
+    targets = sum(target.count for target in asked.targets or ())
     if targets > settings.max_targets:
         raise TooLarge(
             f"{targets} targets are more than {settings.max_targets}: send several requests",

@@ -10,8 +10,8 @@ from pydantic import WithJsonSchema
 
 from app.answers import answer, explanation_response
 from app.documentation import CREATE_BODY, FLAT_QUERY, header, problems
+from app.drawing import check_picture_size
 from app.negotiation import JSON, NPY, PICTURES, SHORT_NAMES, Preference, choose_form, parse_prefer
-from app.presentation import check_picture_size
 from app.representations import explanation_href
 from app.results import failure_of, fetch
 from app.state import AppState, State
@@ -87,16 +87,7 @@ async def explain(
     """
     form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
-    asked, uploads = await read_request(request, state.settings)
-    if form in PICTURES:
-        check_picture_size(asked.output.size, field="output.size")
-    submission = await submit(
-        state,
-        asked,
-        uploads,
-        idempotency_key=idempotency_key,
-        request_id=request.state.request_id,
-    )
+    submission = await _submitted(request, state, form, idempotency_key)
     record = await _outcome(state, submission, preference)
     headers = {"Location": explanation_href(record.id)}
     if not record.is_terminal:
@@ -116,6 +107,22 @@ async def explain(
         raise
     response.headers.update(headers)
     return response
+
+
+async def _submitted(
+    request: Request, state: AppState, form: str, idempotency_key: str | None
+) -> Submission:
+    """The job of the request. What it was made of is not kept for the time of the wait."""
+    asked, uploads = await read_request(request, state.settings, state.on_pictures)
+    if form in PICTURES:
+        check_picture_size(asked.output.size, field="output.size")
+    return await submit(
+        state,
+        asked,
+        uploads,
+        idempotency_key=idempotency_key,
+        request_id=request.state.request_id,
+    )
 
 
 async def _outcome(state: AppState, submission: Submission, preference: Preference) -> JobRecord:

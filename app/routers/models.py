@@ -11,7 +11,7 @@ from app.answers import json_response
 from app.documentation import problems
 from app.state import AppState, State
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
-from camserve.contracts.explanations import ModelList, ModelSummary
+from camserve.contracts.explanations import LayerList, ModelList, ModelSummary
 
 __all__ = ["router"]
 
@@ -35,6 +35,33 @@ async def list_models(state: State) -> Response:
 async def read_model(model: Name, state: State) -> Response:
     """The whole card: input, labels, layers with shapes and reasons."""
     return json_response(await state.catalog.card(model))
+
+
+@router.get(
+    "/{model}/layers", summary="Layers", response_model=LayerList, responses=problems(404, 503)
+)
+async def list_layers(model: Name, state: State) -> Response:
+    """The layers that a probe saw: those that can be explained first, the automatic choice on top,
+    each with its shape, dimension labels, gradient, and the reason for or against it.
+
+    A model that was not loaded yet has none: explain something with it first.
+    """
+    card = await state.catalog.card(model)
+    ranked = sorted(
+        (layer for layer in card.layers if layer.rank is not None), key=lambda one: one.rank or 0
+    )
+    others = [layer for layer in card.layers if layer.rank is None]
+    return json_response(
+        LayerList(
+            model=card.name,
+            feature_layer=card.feature_layer,
+            feature_reason=card.feature_reason,
+            reduction_layer=card.reduction_layer,
+            reduction_reason=card.reduction_reason,
+            output_format=card.output_format,
+            layers=(*ranked, *others),
+        )
+    )
 
 
 async def _summary(

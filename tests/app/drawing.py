@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from app.documents import Upload
+from app.drawing import draw
 from app.inputs import prepare
 from app.negotiation import PNG
-from app.presentation import draw
 from app.results import Finished
 from camserve.broker import JobRecord, Priority, State
-from camserve.contracts.cards import InputSpec
+from camserve.contracts.input_specs import InputSpec, PictureSpec
 from camserve.contracts.jobs import Job, JobResult, ResultRow
 from camserve.contracts.options import PictureOptions
 from camserve.contracts.targets import TopTarget
@@ -22,7 +22,7 @@ from camserve.settings import Settings
 
 __all__ = ["SIGNED", "encoded", "finished", "picture"]
 
-SPEC = InputSpec(height=32, width=32)
+SPEC = PictureSpec(height=32, width=32)
 SIGNED = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
 
 
@@ -36,24 +36,27 @@ def finished(
     *uploads: bytes,
     maps: list[np.ndarray] | None = None,
     spec: InputSpec = SPEC,
+    labels: str | None = None,
     computed: str | None = None,
     **job: Any,
 ) -> tuple[Finished, dict[int, bytes]]:
-    """A done explanation of `uploads`, with as many maps for each as there are.
+    """A done explanation of `uploads`, with as many maps for each input as there are.
 
-    computed: the reduction layer that the worker used, where the job names none.
+    labels: of arrays. computed: the reduction layer that the worker used, where the job names none.
     """
-    prepared = [prepare(Upload(upload), spec, Settings()) for upload in uploads]
-    signed = maps or [SIGNED] * len(uploads)
-    per_input = len(signed) // len(uploads)
+    prepared = [
+        one for upload in uploads for one in prepare(Upload(upload), spec, Settings(), labels)
+    ]
+    signed = maps or [SIGNED] * len(prepared)
+    per_input = len(signed) // len(prepared)
     rows = tuple(
         ResultRow(input=n // per_input, target=0, class_index=n, score=1)
         for n in range(len(signed))
     )
     result = JobResult(
-        model_version="1", feature_layer="f", rows=rows, compute_ms=1,
+        model_version="1", feature_layers=("f",), rows=rows, compute_ms=1,
         reduction_layer=job.get("reduction_layer") or computed or "output",
-        batch_size=1, worker="w", device="cpu",
+        batch_size=1, forward_passes=1, precision="float32", worker="w", device="cpu",
     )  # fmt: skip
     document = Job(
         model="toy",
@@ -68,7 +71,7 @@ def finished(
         document=b"", failure=None, owner=None, consumer=None,
     )  # fmt: skip
     pictures = {index: one.picture for index, one in enumerate(prepared)}
-    return Finished(record, document, result, tuple(signed)), pictures
+    return Finished(record, document, result, tuple((one,) for one in signed)), pictures
 
 
 def picture(

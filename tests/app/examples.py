@@ -62,6 +62,7 @@ def requests() -> dict[str, dict[str, Any]]:
         "overlay": {"method": "GET", "path": f"{results}/overlay?view=contour&size=128"},
         "list-models": {"method": "GET", "path": "/v1/models"},
         "read-model": {"method": "GET", "path": "/v1/models/shapes"},
+        "layers": {"method": "GET", "path": "/v1/models/shapes/layers"},
         "alive": {"method": "GET", "path": "/livez"},
         "ready": {"method": "GET", "path": "/readyz"},
     }

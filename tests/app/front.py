@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.main import create_app
 from camserve.broker import Begun, QueueOptions, Registry, WorkerQueue, connect
-from camserve.contracts.cards import InputSpec, ResolvedCard, WorkerStatus
+from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.contracts.input_specs import PictureSpec
 from camserve.contracts.jobs import Job, JobResult, ResultRow, map_name
 from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.contracts.wire import METADATA_KEY
@@ -33,7 +34,7 @@ CARD = ResolvedCard(
     state="ready",
     source="export:model.pt2",
     title="Toy",
-    input=InputSpec(height=32, width=32),
+    input=PictureSpec(height=32, width=32),
     labels=("arrow", "heart, love", "Crane", "crane bird", "crane bird"),
     classes=5,
     feature_layer="features",
@@ -42,7 +43,8 @@ CARD = ResolvedCard(
     modules=("features", "head"),
 )
 
-Maps = Callable[[int], np.ndarray]
+Maps = Callable[[int], np.ndarray | tuple[np.ndarray, ...]]
+"""The map of a result by its number; or one for each feature layer."""
 
 
 def png(width: int = 48, height: int = 40, color: Any = (200, 60, 20)) -> bytes:
@@ -69,15 +71,22 @@ def result_of(job: Job, maps: Maps = ramp) -> bytes:
             rows += [ResultRow(input=index, target=number, class_index=c, score=1) for c in classes]
     result = JobResult(
         model_version=job.model_version,
-        feature_layer="features",
+        feature_layers=job.feature_layers or ("features",),
         reduction_layer="output",
         rows=tuple(rows),
         compute_ms=1.5,
         batch_size=1,
+        forward_passes=len(job.inputs),
+        precision=job.precision,
         worker="w1",
         device="cpu",
     )
-    tensors = {map_name(number): maps(number) for number in range(len(rows))}
+    tensors = {}
+    for number in range(len(rows)):
+        made = maps(number)
+        for layer in range(len(result.feature_layers)):
+            one = made[layer] if isinstance(made, tuple) else made
+            tensors[map_name(number, layer)] = np.ascontiguousarray(one)
     return save(tensors, metadata={METADATA_KEY: result.model_dump_json()})
 
 
@@ -133,9 +142,11 @@ class Front:
         assert begun is not None
         return begun
 
-    async def work(self, maps: Maps = ramp) -> tuple[Job, dict[str, np.ndarray]]:
+    async def work(
+        self, maps: Maps = ramp, model: str = "toy"
+    ) -> tuple[Job, dict[str, np.ndarray]]:
         """Do one job; returns its document and its tensors."""
-        begun = await self.begin()
+        begun = await self.begin(model)
         job = Job.model_validate_json(begun.document)
         assert await self.worker.finish(begun, result_of(job, maps))
         return job, load(begun.payload)

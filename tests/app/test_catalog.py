@@ -12,7 +12,7 @@ from app.targets import resolve_targets
 from camserve.broker import Begun
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Job
+from camserve.contracts.jobs import Job, ScalarTarget
 from camserve.contracts.requests import ExplanationRequest
 from camserve.contracts.targets import ReductionTarget
 from camserve.errors import CamserveError, InvalidCard, InvalidRequest, ModelUnavailable
@@ -190,6 +190,12 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
      "class_index_out_of_range", "0 to 4"),
     ({"reduction": "output", "params": '{"index": 5}'}, 422, "invalid_request", "0 to 4"),
     ({"reduction": "output"}, 422, "invalid_request", "give index, 0 to 4"),
+    ({"reduction": "sums"}, 422, "invalid_request", "did you mean 'sum'?"),
+    ({"reduction": "qqq"}, 422, "invalid_request", "there are class_score, class_margin"),
+    ({"reduction": "segmentation", "params": '{"class_index": 1}'}, 422, "invalid_request",
+     "one score for each class"),
+    ({"expression": "x[0"}, 422, "invalid_expression", "column 2"),
+    ({"execution": "cuda"}, 503, "no_worker", "workers on cpu"),
     ({"feature_layer": "feature"}, 404, "layer_not_found", "'features'"),
     ({"reduction_layer": "sofmax"}, 404, "layer_not_found", "'softmax'"),
 ]  # fmt: skip
@@ -244,9 +250,10 @@ def test_a_model_of_one_class(target: dict[str, Any], detail: str) -> None:
 def test_the_values_of_another_layer_are_not_known_here() -> None:
     document = {"model": "toy", "targets": [{"reduction": "output", "params": {"index": 5}}]}
     targets = ExplanationRequest.model_validate(document).targets
-    assert resolve_targets(targets, CARD, "head") == targets
+    resolved = (ScalarTarget(reduction="output", index=5),)
+    assert resolve_targets(targets, CARD, "head") == resolved
     own = CARD.model_copy(update={"reduction_layer": "head"})
-    assert resolve_targets(targets, own) == targets
+    assert resolve_targets(targets, own) == resolved
     for layer in (None, "softmax"):
         with pytest.raises(InvalidRequest, match="0 to 4"):
             resolve_targets(targets, CARD, layer)
@@ -277,5 +284,6 @@ def test_reductions_of_logits_are_refused_where_there_are_none(reduction: str) -
     asked = [ReductionTarget.model_validate({"reduction": reduction, "params": params})]
     with pytest.raises(InvalidRequest, match="gives probabilities"):
         resolve_targets(asked, probabilities)
-    assert resolve_targets(asked, probabilities, "a.module.before.the.softmax") == tuple(asked)
-    assert resolve_targets(asked, CARD) == tuple(asked)
+    resolved = (ScalarTarget(reduction=reduction, **params),)
+    assert resolve_targets(asked, probabilities, "a.module.before.the.softmax") == resolved
+    assert resolve_targets(asked, CARD) == resolved

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.documents import inline_uploads, parse_document, validated
+from app.problems import _PATTERNS
 from camserve.contracts.options import MapOptions, PictureOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import InvalidRequest, MalformedRequest
@@ -57,7 +58,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"targets": [{"class_index": 1.5}]}, "targets.0.class_index", "must be a whole number"),
     ({"targets": [{"class_index": [0, "x"]}]}, "targets.0.class_index.1", "must be a whole number"),
     ({"targets": [{"class_index": 1, "extra": 2}]}, "targets.0.extra", "unknown field 'extra'"),
-    ({"targets": [{"reduction": "sums"}]}, "targets.0.reduction", "'sum'"),
+    ({"targets": [{"reduction": "Sum!"}]}, "targets.0.reduction", "small letters"),
     (
         {"targets": [{"reduction": "sum", "params": {"k": 1}}]},
         "targets.0.params.k",
@@ -112,12 +113,18 @@ def test_a_misspelt_field_comes_before_the_one_that_is_missing() -> None:
     assert findings["modle"] == "unknown field 'modle'; did you mean 'model'?"
 
 
-def test_only_sizes_have_a_pattern() -> None:
-    """So that what is said of a pattern that does not fit may speak of sizes."""
+def test_what_follows_a_pattern_is_told_in_words() -> None:
+    patterns = set()
     for model in (ExplanationRequest, MapOptions, PictureOptions):
         text = json.dumps(model.model_json_schema())
-        patterns = set(re.findall(r'"pattern": "(.*?)"', text))
-        assert {pattern[:10] for pattern in patterns} == {"^(original"}
+        patterns |= {json.loads(f'"{one}"') for one in re.findall(r'"pattern": "(.*?)"', text)}
+    assert patterns == set(_PATTERNS)
+    mistakes = {"format": "BCHW", "execution": "gpu", "feature_format": "BTC:0x4"}
+    with pytest.raises(InvalidRequest) as caught:
+        check(**mistakes, output={"size": "big"}, targets=[{"reduction": "Sum!"}])
+    findings = {f["field"]: f["detail"] for f in caught.value.extensions["errors"]}
+    assert set(findings) == {*mistakes, "output.size", "targets.0.reduction"}
+    assert not any("pattern" in detail or "^" in detail for detail in findings.values())
 
 
 def test_several_mistakes_are_all_told() -> None:

@@ -11,7 +11,13 @@ import pytest
 from pydantic import BaseModel
 
 from camserve.contracts.cards import ResolvedCard
-from camserve.contracts.explanations import Explanation, MapArray, ModelList, Readiness
+from camserve.contracts.explanations import (
+    Explanation,
+    LayerList,
+    MapArray,
+    ModelList,
+    Readiness,
+)
 from camserve.contracts.requests import ExplanationRequest
 from tests.app.examples import FOLDER, NAMES, exchange, masked
 from tests.service import Service
@@ -23,6 +29,7 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "map": MapArray,
     "list-models": ModelList,
     "read-model": ResolvedCard,
+    "layers": LayerList,
     "ready": Readiness,
 }
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from app.flat_fields import FLAT_FIELDS, request_from_fields
 from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.contracts.targets import TARGET_KEYS
-from camserve.errors import CamserveError, EmptyBody, InvalidRequest, MalformedRequest
+from camserve.errors import (
+    CamserveError,
+    EmptyBody,
+    InvalidRequest,
+    MalformedRequest,
+    TooLarge,
+)
 from tests.app.front import png
 from tests.app.requests import read, read_stream, wire
 
@@ -179,3 +187,132 @@ async def test_bytes_that_are_no_text_stay_harmless() -> None:
     asked.model_dump_json()
     assert uploads[0].name is not None
     assert len(uploads[0].name.encode()) < 1000
+
+
+MASK = ("mask.png", png(4, 4), "image/png")
+SEGMENTATION = {"model": "toy", "reduction": "segmentation", "params": '{"class_index": 3}'}
+
+
+async def test_a_mask_is_the_region_of_the_one_reduction() -> None:
+    files = [("input", FILE), ("mask", MASK)]
+    asked, uploads = await read(data=SEGMENTATION, files=files)
+    assert len(uploads) == 1
+    (target,) = asked.targets
+    assert (target.reduction, target.params.class_index) == ("segmentation", 3)
+    assert base64.b64decode(target.params.region.mask.base64) == MASK[1]
+    # and with the reduction in the document
+    document = {"targets": [{"reduction": "segmentation", "params": {"class_index": 3}}]}
+    fields = {"model": "toy", "request": json.dumps(document)}
+    again, _ = await read(data=fields, files=files)
+    assert again.targets == asked.targets
+
+
+MASK_MISTAKES: list[tuple[dict[str, Any], str, str]] = [
+    ({"class_index": "1"}, "mask", "region of one reduction: give reduction=segmentation"),
+    ({}, "mask", "region of one reduction"),
+    ({"reduction": ["segmentation", "sum"], "params": '{"class_index": 1}'}, "mask", "of one"),
+    ({"reduction": "segmentation", "params": '{"class_index": 1, "region": "all"}'}, "mask",
+     "mask and params.region are both given"),
+    ({"request": '{"targets": [{"reduction": "segmentation", "params": 3}]}'}, "targets.0.params",
+     "must be an object"),
+    ({"request": '{"targets": 3}'}, "mask", "region of one reduction"),
+    ({"request": '{"targets": [3]}'}, "mask", "region of one reduction"),
+    ({"reduction": "sum"}, "targets.0.reduction", "does not take params.region"),
+    ({"reduction": "segmentation", "params": "{}"}, "targets.0.reduction",
+     "needs params.class_index"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "detail"), MASK_MISTAKES, ids=lambda one: str(one)[:50]
+)
+async def test_a_mask_without_its_reduction_is_refused(
+    fields: dict[str, Any], field: str, detail: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await read(data={"model": "toy", **fields}, files=[("input", FILE), ("mask", MASK)])
+    assert detail in str(caught.value)
+    assert caught.value.extensions["field"] == field
+
+
+async def test_a_mask_is_one_file() -> None:
+    with pytest.raises(InvalidRequest, match="mask is given 2 times"):
+        await read(data=SEGMENTATION, files=[("input", FILE), ("mask", MASK), ("mask", MASK)])
+    with pytest.raises(InvalidRequest, match="-F mask=@mask"):
+        await read(data={**SEGMENTATION, "mask": "mask.png"}, files=[("input", FILE)])
+    with pytest.raises(InvalidRequest, match="no input"):
+        await read(data=SEGMENTATION, files=[("mask", MASK)])
+    # beside as many inputs as are allowed, and not instead of one
+    files = [("input", FILE)] * 32 + [("mask", MASK)]
+    _, uploads = await read(data=SEGMENTATION, files=files)
+    assert len(uploads) == 32
+    fields = {"reduction": "segmentation", "params": '{"class_index": 3}'}
+    document = ("request.json", b'{"model": "toy"}', "application/json")
+    _, uploads = await read(data=fields, files=[*files, ("request", document)])
+    assert len(uploads) == 32
+    with pytest.raises(TooLarge, match="more than 32"):
+        await read(data=SEGMENTATION, files=[("input", FILE), *files])
+
+
+async def test_a_repeated_feature_layer_is_a_list_and_a_single_one_a_name() -> None:
+    for layers, expected in (("a", "a"), (["a"], "a"), (["a", "b"], ("a", "b"))):
+        asked, _ = await read(data={"model": "toy", "feature_layer": layers}, files={"input": FILE})
+        assert asked.feature_layer == expected
+    with pytest.raises(InvalidRequest, match="takes at most 8"):
+        await read(data={"model": "toy", "feature_layer": ["a"] * 9}, files={"input": FILE})
+
+
+async def test_objects_and_expressions_in_flat_fields() -> None:
+    fields = {
+        "model": "toy",
+        "method": "finercam",
+        "method_options": '{"comparisons": 2, "comparison_strength": 0.5}',
+        "evaluate": '{"metrics": ["deletion"], "steps": 5}',
+        "expression": ["x[1] - x[0]", "max(x)"],
+        "fusion": "max",
+        "format": "SSC",
+        "execution": "cuda:1",
+        "precision": "bfloat16",
+        "feature_format": "BTC:14x14",
+    }
+    asked, _ = await read(data=fields, files={"input": FILE})
+    assert asked.method_options.comparisons == 2
+    assert asked.method_options.comparison_strength == 0.5
+    assert (asked.evaluate.metrics, asked.evaluate.steps) == (("deletion",), 5)
+    assert [target.expression for target in asked.targets] == ["x[1] - x[0]", "max(x)"]
+    names = ("fusion", "format", "execution", "precision", "feature_format")
+    assert [getattr(asked, name) for name in names] == [fields[name] for name in names]
+    # the same in a query
+    query = httpx.QueryParams([
+        (name, one) for name, value in fields.items()
+        for one in (value if isinstance(value, list) else [value])
+    ])  # fmt: skip
+    raw, _ = await read(content=FILE[1], params=query, headers={"Content-Type": "image/png"})
+    assert raw == asked
+
+
+OBJECT_MISTAKES = [
+    ({"method_options": "3"}, "method_options", "must be a JSON object"),
+    ({"method_options": "{"}, "method_options", "not JSON"),
+    ({"method_options": '{"comparisons": 2}'}, "", "goes with finercam"),
+    ({"method_options": '{"chanels": 2}'}, "method_options.chanels", "did you mean 'channels'"),
+    ({"evaluate": "deletion"}, "evaluate", "not JSON"),
+    ({"evaluate": '{"metrics": ["deletions"]}'}, "evaluate.metrics.0", "must be 'deletion'"),
+    ({"evaluate": ["{}", "{}"]}, "evaluate", "given 2 times"),
+    ({"expression": ""}, "targets.0.expression", "needs at least 1 character"),
+    ({"format": "ssc"}, "format", "letters B, C, S, T and U"),
+    ({"execution": "gpu"}, "execution", "auto, cpu, cuda"),
+    ({"fusion": "sum"}, "fusion", "must be 'mean' or 'max'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "detail"), OBJECT_MISTAKES, ids=lambda one: str(one)[:40]
+)
+async def test_mistakes_in_objects_and_words(
+    fields: dict[str, Any], field: str, detail: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await read(data={"model": "toy", **fields}, files={"input": FILE})
+    assert detail in str(caught.value)
+    assert caught.value.extensions["field"] == field

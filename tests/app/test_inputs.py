@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.documents import Upload
 from app.inputs import prepare
-from camserve.contracts.cards import InputSpec
+from camserve.contracts.input_specs import PictureSpec
 from camserve.errors import InvalidInput
 from camserve.maps.geometry import Geometry
 from camserve.settings import Settings
@@ -37,8 +37,8 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def prepared(image: Image.Image, spec: InputSpec) -> np.ndarray:
-    return prepare(Upload(png(image)), spec, SETTINGS).tensor
+def prepared(image: Image.Image, spec: PictureSpec) -> np.ndarray:
+    return prepare(Upload(png(image)), spec, SETTINGS)[0].tensor
 
 
 PROCESSORS: list[tuple[str, dict[str, Any]]] = [
@@ -62,7 +62,7 @@ def test_the_input_is_that_of_transformers(
     name: str, options: dict[str, Any], size: tuple[int, int]
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    from workers.sources.transformers import input_fields
+    from workers.sources.image_processors import picture_fields
 
     spelt = {"vit": "ViT", "convnext": "ConvNext", "deit": "DeiT", "clip": "CLIP", "bit": "Bit"}
     module = importlib.import_module(f"transformers.models.{name}.image_processing_pil_{name}")
@@ -70,7 +70,7 @@ def test_the_input_is_that_of_transformers(
     assert transformers
     image = photograph(*size)
     expected = np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
-    spec = InputSpec.model_validate(input_fields(processor, SimpleNamespace(num_channels=3)))
+    spec = PictureSpec.model_validate(picture_fields(processor, SimpleNamespace(num_channels=3)))
     tensor = prepared(image, spec)
     assert tensor.shape == expected.shape
     # to one grey level, in the model's own units
@@ -81,12 +81,12 @@ def test_the_input_is_that_of_transformers(
 def test_channel_order_scale_and_normalisation() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
     common: dict[str, Any] = {"height": 4, "width": 4, "scale": 1.0}
-    assert prepared(image, InputSpec(**common))[:, 0, 0].tolist() == [10, 20, 30]
-    assert prepared(image, InputSpec(colors="BGR", **common))[:, 0, 0].tolist() == [30, 20, 10]
-    gray = prepared(image, InputSpec(colors="L", **common))
+    assert prepared(image, PictureSpec(**common))[:, 0, 0].tolist() == [10, 20, 30]
+    assert prepared(image, PictureSpec(colors="BGR", **common))[:, 0, 0].tolist() == [30, 20, 10]
+    gray = prepared(image, PictureSpec(colors="L", **common))
     assert gray.shape == (1, 4, 4)
     assert abs(gray[0, 0, 0] - (0.299 * 10 + 0.587 * 20 + 0.114 * 30)) < 1
-    each = InputSpec(height=4, width=4, mean=(0.0, 0.1, 0.2), std=(1.0, 2.0, 4.0))
+    each = PictureSpec(height=4, width=4, mean=(0.0, 0.1, 0.2), std=(1.0, 2.0, 4.0))
     expected = [10 / 255, (20 / 255 - 0.1) / 2, (30 / 255 - 0.2) / 4]
     np.testing.assert_allclose(prepared(image, each)[:, 0, 0], expected, rtol=1e-6)
     bgr = each.model_copy(update={"colors": "BGR"})  # mean and std in the model's order
@@ -95,7 +95,7 @@ def test_channel_order_scale_and_normalisation() -> None:
 
 
 def test_letterbox_pads_with_zeros() -> None:
-    spec = InputSpec(height=40, width=40, resize="letterbox", scale=1.0)
+    spec = PictureSpec(height=40, width=40, resize="letterbox", scale=1.0)
     tensor = prepared(Image.new("RGB", (80, 40), "white"), spec)
     assert tensor[:, 10:30].min() == 255
     assert tensor[:, :10].max() == tensor[:, 30:].max() == 0
@@ -106,7 +106,7 @@ def test_letterbox_pads_with_zeros() -> None:
 
 
 def test_without_a_resize_the_middle_is_taken_and_the_rest_is_black() -> None:
-    spec = InputSpec(height=4, width=6, resize="none", scale=1.0, colors="L")
+    spec = PictureSpec(height=4, width=6, resize="none", scale=1.0, colors="L")
     levels = np.arange(96, dtype=np.uint8).reshape(8, 12)
     tensor = prepared(Image.fromarray(levels), spec)
     np.testing.assert_array_equal(tensor[0], levels[2:6, 3:9])
@@ -119,13 +119,13 @@ def test_without_a_resize_the_middle_is_taken_and_the_rest_is_black() -> None:
 def test_every_filter_is_pillows(filter_: Any) -> None:
     image = photograph(60, 45)
     expected = image.resize((20, 20), Image.Resampling[filter_.upper()])
-    tensor = prepared(image, InputSpec(height=20, width=20, filter=filter_, scale=1.0))
+    tensor = prepared(image, PictureSpec(height=20, width=20, filter=filter_, scale=1.0))
     np.testing.assert_array_equal(tensor.transpose(1, 2, 0), np.asarray(expected))
 
 
 def test_stretch_then_crop() -> None:
     image = photograph(60, 45)
-    spec = InputSpec(height=16, width=12, resize="stretch", resize_to=(20, 24), scale=1.0)
+    spec = PictureSpec(height=16, width=12, resize="stretch", resize_to=(20, 24), scale=1.0)
     expected = np.asarray(image.resize((24, 20), Image.Resampling.BILINEAR))[2:18, 6:18]
     np.testing.assert_array_equal(prepared(image, spec).transpose(1, 2, 0), expected)
 
@@ -139,11 +139,13 @@ def test_an_input_spec_that_means_nothing_is_refused() -> None:
         {"colors": "L", "mean": (0.1, 0.2, 0.3)},
     ):
         with pytest.raises(ValueError, match=r"\w"):
-            InputSpec.model_validate({"height": 4, "width": 4, **wrong})
+            PictureSpec.model_validate({"height": 4, "width": 4, **wrong})
 
 
 def test_what_presentation_must_know_travels_as_json() -> None:
-    made = prepare(Upload(png(photograph(30, 20)), "x.png"), InputSpec(height=8, width=8), SETTINGS)
+    (made,) = prepare(
+        Upload(png(photograph(30, 20)), "x.png"), PictureSpec(height=8, width=8), SETTINGS
+    )
     geometry = Geometry.from_json(made.meta.model_dump(mode="json")["geometry"])
     assert (geometry.stored, geometry.input_size) == ((20, 30), (8, 8))
     assert (made.meta.name, made.meta.shape) == ("x.png", (3, 8, 8))
@@ -151,5 +153,5 @@ def test_what_presentation_must_know_travels_as_json() -> None:
 
 def test_a_wrong_tensor_tells_both_shapes() -> None:
     with pytest.raises(InvalidInput, match=r"\[1, 2\]") as caught:
-        prepare(Upload([[0.0, 1.0]]), InputSpec(height=8, width=8), SETTINGS)
+        prepare(Upload(np.array([[0.0, 1.0]])), PictureSpec(height=8, width=8), SETTINGS)
     assert caught.value.extensions == {"shape": [1, 2], "expected": [3, 8, 8]}

@@ -79,6 +79,7 @@ def test_operations_read_well() -> None:
         "GET /v1/explanations/{explanation_id}/results/{number}/overlay",
         "GET /v1/models",
         "GET /v1/models/{model}",
+        "GET /v1/models/{model}/layers",
         "GET /livez",
         "GET /readyz",
     }
@@ -95,7 +96,7 @@ def test_the_three_bodies_are_described() -> None:
     content = CREATE["requestBody"]["content"]
     assert set(content) == {JSON, "multipart/form-data", *RAW_TYPES}
     form = content["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"input", "request", *FLAT_FIELDS}
+    assert set(form["properties"]) == {"input", "mask", "request", *FLAT_FIELDS}
     query = {p["name"]: p for p in CREATE["parameters"] if p["in"] == "query"}
     assert set(query) == {"as", *FLAT_FIELDS}
     for name in FLAT_FIELDS:
@@ -108,7 +109,7 @@ def test_the_three_bodies_are_described() -> None:
 def test_operations_have_names_for_generated_clients() -> None:
     names = [one["operationId"] for path in DOCUMENT["paths"].values() for one in path.values()]
     explanations = {"explain", "read_explanation", "cancel_explanation", "read_map", "read_overlay"}
-    others = {"list_models", "read_model", "livez", "readyz"}
+    others = {"list_models", "read_model", "list_layers", "livez", "readyz"}
     assert len(names) == len(set(names))
     assert set(names) == explanations | others
 

@@ -15,13 +15,13 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from app.documents import Upload
 from app.inputs import prepare
 from app.pictures import ORIENTATION, decode_picture, display_copy, open_display_copy
-from camserve.contracts.cards import InputSpec
+from camserve.contracts.input_specs import PictureSpec
 from camserve.errors import CorruptImage, InvalidInput, RequestError, TooLarge, UnreadableImage
 from camserve.settings import Settings
 
 SETTINGS = Settings()
-RGB = InputSpec(height=16, width=16)
-GRAY = InputSpec(height=16, width=16, colors="L")
+RGB = PictureSpec(height=16, width=16)
+GRAY = PictureSpec(height=16, width=16, colors="L")
 CORNERS = np.array(
     [[[250, 10, 10], [10, 250, 10], [250, 250, 10]], [[10, 10, 250], [10, 10, 10], [250] * 3]],
     np.uint8,
@@ -111,13 +111,13 @@ def test_every_kind_of_file_and_pixel(kind: str) -> None:
     middles = np.asarray(shown, float)[4::8, 4::8] - expected[4::8, 4::8]
     assert np.abs(middles).max() <= max(tolerance, 30)
     for spec in (RGB, GRAY):
-        assert prepare(Upload(data), spec, SETTINGS).tensor.shape == spec.shape
+        assert prepare(Upload(data), spec, SETTINGS)[0].tensor.shape == spec.shape
 
 
 def test_lab_is_colour_for_a_gray_model_too() -> None:
     lab = Image.merge("LAB", [Image.new("L", (24, 16), level) for level in (128, 128, 128)])
     for spec in (RGB, GRAY):
-        tensor = prepare(Upload(encoded(lab, "TIFF")), spec, SETTINGS).tensor
+        tensor = prepare(Upload(encoded(lab, "TIFF")), spec, SETTINGS)[0].tensor
         assert np.abs(tensor - 0.46).max() < 0.04
 
 
@@ -135,7 +135,7 @@ def test_every_orientation_stands_upright(kind: str, orientation: int) -> None:
     data = encoded(corners(), kind, exif=exif)
     with Image.open(io.BytesIO(data)) as opened:
         expected = ImageOps.exif_transpose(opened).convert("RGB").resize((16, 16), 2)
-    tensor = prepare(Upload(data), RGB, SETTINGS).tensor
+    tensor = prepare(Upload(data), RGB, SETTINGS)[0].tensor
     levels = tensor.transpose(1, 2, 0) * 255
     np.testing.assert_allclose(levels, np.asarray(expected, float), atol=0.01)
 
@@ -157,7 +157,7 @@ def test_an_orientation_that_is_a_fraction_or_text_is_harmless() -> None:
         data = encoded(corners(), "JPEG", exif=header + ifd.tobytes(8))
         _, orientation = decode_picture(data, 50)
         assert (type(orientation), orientation) == (int, expected)
-        prepare(Upload(data), RGB, SETTINGS).meta.model_dump_json()
+        prepare(Upload(data), RGB, SETTINGS)[0].meta.model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_pillows_own_limit_does_not_come_first() -> None:
 def test_long_strips() -> None:
     for size in ((65_535, 1), (1, 65_535)):
         data = encoded(Image.new("RGB", size, "red"), "PNG")
-        prepared = prepare(Upload(data), RGB, SETTINGS)
+        (prepared,) = prepare(Upload(data), RGB, SETTINGS)
         assert max(open_display_copy(prepared.picture).size) <= 65_535
-        edge = InputSpec(height=16, width=16, resize="shortest_edge", resize_to=256)
+        edge = PictureSpec(height=16, width=16, resize="shortest_edge", resize_to=256)
         with pytest.raises(TooLarge, match="too long and thin"):
             prepare(Upload(data), edge, SETTINGS)
 
@@ -231,7 +231,7 @@ def test_damaged_files_raise_only_our_errors(data: st.DataObject) -> None:
         del damaged[data.draw(st.integers(1, len(damaged))) :]
     spec = data.draw(st.sampled_from([RGB, GRAY]))
     try:
-        prepared = prepare(Upload(bytes(damaged)), spec, SETTINGS)
+        (prepared,) = prepare(Upload(bytes(damaged)), spec, SETTINGS)
     except RequestError:
         return
     prepared.meta.model_dump_json()

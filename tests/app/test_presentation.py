@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from app.negotiation import JPEG, PNG, WEBP
 from app.presentation import finish_map
 from app.sizes import Room
+from camserve.contracts.input_specs import PictureSpec
 from camserve.contracts.options import MapOptions
 from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.conventions import CONVENTIONS, present
@@ -202,6 +203,22 @@ def test_the_limit_is_of_the_whole_picture(view: Any, many: int, *, color_bar: b
     assert caught.value.extensions["limit"] == area * 0.999
 
 
+@pytest.mark.parametrize(("form", "side"), [(WEBP, 16_383), (JPEG, 65_000), (PNG, 100_000)])
+def test_a_side_that_a_kind_of_file_does_not_have(form: str, side: int) -> None:
+    """libwebp and libjpeg would fail, and it would be our fault."""
+    done = finished(encoded(Image.new("RGB", (600, 4))))
+    assert picture(done, form=form, size="9000x5").size == (9000, 5)
+    if form != PNG:
+        with pytest.raises(TooLarge, match="ask for a smaller size, or for PNG") as caught:
+            picture(done, form=form, size=f"{side + 1}x5")
+        assert caught.value.extensions["limit"] == side
+    # and what has no size is made to fit
+    row = finished(encoded(Image.new("RGB", (600, 40))), maps=[SIGNED] * 40)
+    drawn = picture(row, tuple(range(40)), form=form, max_megapixels=99)
+    assert drawn.width <= side
+    assert drawn.width > 0.9 * min(side, 40 * 608)
+
+
 def test_a_limit_that_nothing_fits_is_told() -> None:
     with pytest.raises(TooLarge, match="a picture of 3 maps"):
         picture(
@@ -232,16 +249,16 @@ def test_a_shared_scale_is_that_of_all_maps_whichever_are_drawn() -> None:
 
 def test_a_shared_range_holds_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Larger pictures come nearer to a peak than the model's grid, and do not stretch it."""
-    from app import presentation
+    from app import drawing
 
     drawn: list[tuple[np.ndarray, tuple[float, float]]] = []
-    real = presentation.overlay
+    real = drawing.overlay
 
     def watched(copy: Image.Image, unit: np.ndarray, **options: Any) -> Image.Image:
         drawn.append((unit, options["color_bar_range"]))
         return real(copy, unit, **options)
 
-    monkeypatch.setattr(presentation, "overlay", watched)
+    monkeypatch.setattr(drawing, "overlay", watched)
     done = finished(PLAIN)
     values = finish_map(done[0], 0, MapOptions(size="400x400"), ROOM).values
     for size in ("30", "400x400"):
@@ -275,6 +292,36 @@ def test_a_turned_upload_is_drawn_so_that_browsers_show_it_upright(
     sheet = picture(both, (0, 1), form=form)
     assert sheet.size == (88, 60)  # two upright pictures of 40 x 60, and the gap
     assert 0x0112 not in sheet.getexif()
+
+
+def test_what_the_model_saw_of_a_turned_upload_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = finished(encoded(Image.new("RGB", (60, 40), "gray"), exif=exif))
+    drawn = picture(turned, size="input", view="side_by_side")
+    assert drawn.size == (32 + 2 + 32, 32)
+    assert drawn.getexif().get(0x0112, 1) == 1
+
+
+def test_a_picture_of_the_input_is_what_the_model_saw() -> None:
+    wide = Image.new("RGB", (120, 40), "red")
+    wide.paste("blue", (40, 0, 80, 40))
+    spec = PictureSpec(height=32, width=32, resize="shortest_edge")
+    drawn = picture(finished(encoded(wide), spec=spec), size="input", alpha=0.0)
+    inner = np.asarray(drawn.convert("RGB"))[:, 2:-2]
+    assert drawn.size == (32, 32)
+    assert (inner[..., 2] > 200).all()
+    assert (inner[..., 0] < 50).all()
+
+
+@pytest.mark.parametrize("style", [{"view": "side_by_side"}, {"color_bar": True}])
+def test_neighbour_and_bar_of_a_turned_upload_stand_to_its_right(style: dict[str, Any]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn = picture(finished(encoded(Image.new("RGB", (400, 200), "gray"), exif=exif)), **style)
+    upright = ImageOps.exif_transpose(drawn)
+    assert upright.height == 400
+    assert upright.width > 230
 
 
 def test_a_sheet_of_everything_stays_within_its_room() -> None:

@@ -14,7 +14,7 @@ from app.inputs import prepare
 from app.pictures import ORIENTATION
 from app.presentation import finish_map
 from app.sizes import Room
-from camserve.contracts.cards import InputSpec
+from camserve.contracts.input_specs import PictureSpec
 from camserve.contracts.options import MapOptions
 from camserve.maps.conventions import CONVENTIONS
 from camserve.settings import Settings
@@ -22,10 +22,10 @@ from tests.app.drawing import encoded, finished, picture
 
 ROOM = Room(16)
 GEOMETRIES = {
-    "stretch": InputSpec(height=64, width=64),
-    "shortest edge": InputSpec(height=64, width=64, resize="shortest_edge", resize_to=72),
-    "letterbox": InputSpec(height=64, width=64, resize="letterbox"),
-    "stretch and crop": InputSpec(height=56, width=56, resize_to=(64, 64)),
+    "stretch": PictureSpec(height=64, width=64),
+    "shortest edge": PictureSpec(height=64, width=64, resize="shortest_edge", resize_to=72),
+    "letterbox": PictureSpec(height=64, width=64, resize="letterbox"),
+    "stretch and crop": PictureSpec(height=56, width=56, resize_to=(64, 64)),
 }
 SQUARE = (70, 50, 90, 70)  # left, top, right, bottom, in the upright picture of 150 x 110
 
@@ -52,7 +52,7 @@ def test_what_is_planted_in_a_turned_upload_is_found_in_its_place(
         < 5
     )
 
-    tensor = prepare(Upload(upload), spec, Settings()).tensor
+    tensor = prepare(Upload(upload), spec, Settings())[0].tensor
     side = spec.height // 8
     cells = tensor.mean(0).reshape(side, 8, side, 8).mean((1, 3))
     done = finished(upload, maps=[cells], spec=spec)

@@ -260,7 +260,11 @@ async def test_the_same_key_is_the_same_explanation(front: Front) -> None:
     assert third.status_code == 200
     assert third.json()["id"] == first.json()["id"]
 
-    for other in ({"params": {"class_index": 1}}, {"content": png(color=(1, 2, 3))}):
+    for other in (
+        {"params": {"class_index": 1}},
+        {"params": {"execution": "cpu"}},
+        {"content": png(color=(1, 2, 3))},
+    ):
         document = problem(await front.post(headers=key, **other), 409, "idempotency_conflict")
         assert "'abc'" in document["detail"]
     for wrong in ("k" * 256, ""):

@@ -13,16 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.arrangement import arranged
+from app.arrays import as_finite_float32, read_array
 from app.documents import Upload
 from app.inputs import prepare
 from app.pictures import open_display_copy
-from app.tensors import read_tensor
-from camserve.contracts.cards import InputSpec
+from camserve.contracts.input_specs import PictureSpec, TensorSpec
 from camserve.errors import InvalidInput
 from camserve.settings import Settings
 
 SHAPE = (3, 4, 5)
 ARRAY = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def read_tensor(data: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """As it reaches a model that takes arrays of that shape."""
+    spec = TensorSpec(format="BCSS", shape=shape)
+    (one,) = arranged(read_array(data), spec, None, 32)
+    return as_finite_float32(one.array)
 
 
 def npy(array: Any, **options: Any) -> bytes:
@@ -81,7 +89,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no header": (b"\x93NUMPY", "header"),
     "version": (b"\x93NUMPY\x09\x00" + npy(ARRAY)[8:], "header"),
     "huge shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999,)}"),
-                   "the tensor's shape"),
+                   "holds 0 bytes of numbers"),
     "absurd shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (10**9,)}"),
                      "header"),
     "negative shape": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
@@ -142,7 +150,7 @@ def test_a_header_is_not_believed() -> None:
 def test_one_long_text_among_numbers_takes_no_room() -> None:
     rows: list[Any] = [[[0.0] * 300] * 300] * 3
     rows = [rows[0], rows[1], [*rows[2][:-1], [*rows[2][0][:-1], "x" * 100_000]]]
-    with pytest.raises(InvalidInput, match=r"data\[2\]\[299\] holds something else"):
+    with pytest.raises(InvalidInput, match=r"data\[2\]\[299\]\[299\] is not one"):
         read_tensor(rows, (3, 300, 300))
 
 
@@ -159,9 +167,9 @@ def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
 @pytest.mark.parametrize("colors", ["RGB", "BGR", "L"])
 def test_a_tensor_is_shown_as_the_picture_it_was(colors: Any) -> None:
     """A picture, normalised by hand, sent as a tensor: its overlay has the picture's colours."""
-    spec = InputSpec(height=6, width=8, colors=colors, mean=(0.4,), std=(0.25,))
+    spec = PictureSpec(height=6, width=8, colors=colors, mean=(0.4,), std=(0.25,))
     levels = np.random.default_rng(1).integers(0, 256, (spec.channels, 6, 8)).astype(np.float32)
-    prepared = prepare(Upload(npy((levels / 255 - 0.4) / 0.25)), spec, Settings())
+    (prepared,) = prepare(Upload(npy((levels / 255 - 0.4) / 0.25)), spec, Settings())
     shown = np.asarray(open_display_copy(prepared.picture)).transpose(2, 0, 1)
     expected = levels[::-1] if colors == "BGR" else np.broadcast_to(levels, (3, 6, 8))
     np.testing.assert_array_equal(shown, expected)
@@ -169,7 +177,7 @@ def test_a_tensor_is_shown_as_the_picture_it_was(colors: Any) -> None:
 
 
 def test_extreme_tensors_can_be_shown() -> None:
-    spec = InputSpec(height=4, width=5, std=(4.0,))
+    spec = PictureSpec(height=4, width=5, std=(4.0,))
     for value in (3e38, -3e38):
-        prepared = prepare(Upload(npy(np.full(SHAPE, value))), spec, Settings())
+        (prepared,) = prepare(Upload(npy(np.full(SHAPE, value))), spec, Settings())
         assert open_display_copy(prepared.picture).size == (5, 4)
