@@ -23,7 +23,7 @@ CMD ["python", "-m", "app"]
 
 FROM base AS worker
 ARG TORCH_INDEX=""
-RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint constraints.txt '.[worker]'
+RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint constraints.txt '.[worker,onnx,timm,torchvision]'
 COPY models models
 RUN mkdir /srv/cache && chown camserve /srv/cache
 USER camserve

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test soak check format openapi bench clean
+.PHONY: help serve test soak check format openapi layers bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -13,12 +13,12 @@ help: ## Show this list
 $(VENV)/.serve: pyproject.toml constraints.txt
 	@echo "installing camserve into $(VENV) (once; some minutes, mostly for torch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --editable '.[embedded,worker]'
+	@$(INSTALL) --editable '.[embedded,worker,onnx]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing what the tests need into $(VENV)"
-	@$(INSTALL) --editable '.[embedded,worker,dev]'
+	@$(INSTALL) --editable '.[embedded,worker,onnx,timm,torchvision,dev]'
 	@touch $@
 
 serve: $(VENV)/.serve ## Start the API, the workers and a private server on 127.0.0.1:8000
@@ -44,6 +44,9 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can
 
 openapi: $(VENV)/.dev ## Write openapi/openapi.json from the code
 	$(BIN)/python -m app.openapi
+
+layers: $(VENV)/.dev ## Write docs/layers.md, the table of automatically chosen layers
+	$(BIN)/python -m tests.engine.layer_table
 
 bench: $(VENV)/.dev ## Measure the engine and the queue, as ratios
 	$(BIN)/python -m benchmarks.engine

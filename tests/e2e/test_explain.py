@@ -18,7 +18,7 @@ from PIL import Image
 from models.shapes.outlines import LABELS
 from models.shapes.scenes import POINTING, scene
 from tests.service import ROOT, Service
-from tests.zoo import ZOO, arrays, cases, needs_zoo
+from tests.zoo import ZOO, cases, needs_zoo
 
 SAMPLE = ROOT / "models" / "shapes" / "samples" / "heart-star.png"
 
@@ -204,40 +204,3 @@ def zoo_output(model: str, picture: Path) -> np.ndarray:
     with torch.no_grad():
         tensor = torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float32))
         return zoo_program(model)(tensor)[0].numpy()
-
-
-def image_cases() -> list[Any]:
-    return [
-        pytest.param(case, id=f"{case['id']}-{case['model']}")
-        for case in cases()
-        if case["model"] in {"cifar10-resnet20", "cifar10-resnet56", "shapes-multilabel"}
-        and case["method"] == "gradcam"
-        and case["target"]["kind"] == "class"
-    ]
-
-
-@needs_zoo
-@pytest.mark.parametrize("case", image_cases())
-def test_maps_agree_with_the_zoo(client: httpx.Client, case: dict[str, Any]) -> None:
-    """The signed map of every picture that the zoo's image classifiers are asked about."""
-    target = case["target"]
-    reduction = {"logit": "output"}.get(target["score"], target["score"])
-    index = target.get("index")
-    per_input = target.get("index_per_sample") or [index] * len(case["inputs"])
-    (presum,) = arrays(case, "presum")
-    maps = []
-    for name, asked in zip(case["inputs"], per_input, strict=True):
-        fields = {
-            "model": case["model"],
-            "class_index": asked if isinstance(asked, list) else [asked],
-            "feature_layer": case["layer"],
-            "reduction_layer": reduction,
-        }
-        done = explain(client, ZOO / name, **fields)
-        for result in done["results"]:
-            href = result["map"]["href"]
-            maps.append(npy(client.get(href, params={"size": "feature", "convention": "captum"})))
-    tolerance = case["tolerance"]
-    # a saturated probability is beyond float32, but not for a softmax taken in float64
-    relative = tolerance["rel_float32"] or 1e-4
-    assert np.abs(np.stack(maps) - presum).max() <= relative * tolerance["scale"]
