@@ -19,6 +19,7 @@ from camserve.errors import (
     UnsupportedMediaType,
 )
 from camserve.settings import Settings
+from tests.app.arrays import npy
 from tests.app.front import Front, png, problem
 from tests.app.requests import read, read_stream
 
@@ -198,12 +199,6 @@ async def test_an_archive_of_arrays_is_told_from_an_array(front: Front) -> None:
     tensor = {"npy_base64": base64.b64encode(file.getvalue()).decode()}
     with pytest.raises(InvalidRequest, match=r"a \.npz is none"):
         await read(json={"model": "toy", "inputs": [{"tensor": tensor}]})
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 async def test_a_tensor_in_every_form() -> None:

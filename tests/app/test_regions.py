@@ -24,8 +24,8 @@ from camserve.maps.geometry import Geometry, plan
 from camserve.maps.grids import Grid
 from camserve.maps.orientation import upright
 from camserve.settings import Settings
+from tests.app.arrays import npy
 from tests.app.drawing import encoded
-from tests.app.test_bodies import npy
 
 ORIENTATIONS = range(1, 9)
 STORED = (18, 27)  # rows, columns of the file

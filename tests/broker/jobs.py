@@ -45,6 +45,29 @@ async def eventually(look: Callable[[], Awaitable[Any]], limit_s: float = 3.0) -
     return found
 
 
+async def submit_later(queue: JobQueue, redis: Redis, **changes: Any) -> str:
+    """A job that came at least a millisecond after all others: they have an order by time."""
+    start_ms = await _now_ms(redis)
+
+    async def has_passed() -> bool:
+        return await _now_ms(redis) > start_ms
+
+    await eventually(has_passed)
+    return await submit(queue, **changes)
+
+
+async def _now_ms(redis: Redis) -> int:
+    seconds, micros = await redis.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def expire(queue: JobQueue, redis: Redis, *job_ids: str) -> None:
+    """As if their deadlines and a lease more had passed."""
+    for job_id in job_ids:
+        assert await redis.hset(keys.job(MODEL, job_id), "deadline_ms", 0) == 0
+    assert await queue.reap() == len(job_ids)
+
+
 async def blocked(redis: Redis, count: int) -> None:
     """Returns when `count` workers wait in a blocking read."""
 

@@ -16,15 +16,11 @@ from torch import Tensor, nn
 from camserve.engine import Budget, ClassIndex, Explainer, Top
 from camserve.errors import ClassIndexOutOfRange, OverBudget
 from camserve.vocabulary import METHODS, Method, Precision
+from tests.engine.hooks import hooks
 from tests.engine.networks import PlainCNN, ResNetLike, randomised
 from tests.engine.truth import difference, hand_map
 
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
-def hooks(model: nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 @pytest.fixture

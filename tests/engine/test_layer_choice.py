@@ -196,6 +196,34 @@ def test_a_backbone_that_has_used_its_features_is_not_named() -> None:
     assert report.feature_layer == "backbone.conv"
 
 
+def test_a_layer_that_returns_what_was_used_already_is_passed_over() -> None:
+    class Reporting(nn.Module):
+        """Returns its features beside their pooling; nobody reads the features again."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.conv(x).relu()
+            return features, features.square().mean((2, 3))
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = Reporting()
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x)[1])
+
+    explainer = Explainer(randomised(Network()), torch.zeros(1, 3, 32, 32))
+    assert explainer.report.feature_layer == "body.conv"
+    layers = {layer.name: layer for layer in explainer.report.layers}
+    assert "a hook comes too late" in layers["body"].reason
+    assert layers["body"].rank is None
+
+
 def test_max_pooling_that_hears_few_positions() -> None:
     """Six channels can point at six of 64 positions: the map before the last convolution it is."""
     model = randomised(

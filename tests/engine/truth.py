@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["difference", "hand_map"]
+__all__ = ["difference", "hand_map", "pearson"]
 
 Score = Callable[[Tensor], Tensor]
 
@@ -52,3 +52,9 @@ def difference(a: Tensor, b: Tensor) -> float:
     """max |a - b| / max |b|."""
     assert a.shape == b.shape, (a.shape, b.shape)
     return float((a.double() - b.double()).abs().max() / b.double().abs().max())
+
+
+def pearson(a: Tensor, b: Tensor) -> float:
+    """The correlation of two maps, position by position."""
+    a, b = (one.double().flatten() - one.double().mean() for one in (a, b))
+    return float(a @ b / (a.norm() * b.norm()))

@@ -18,7 +18,7 @@ from camserve.engine import ClassIndex, Explainer
 from camserve.maps.conventions import present
 from camserve.maps.sampler import Sampler
 from tests.engine.networks import DenseNetLike, PlainCNN, TemporalCNN, VolumeCNN, randomised
-from tests.engine.test_zoo import explainer, targets_of
+from tests.engine.zoo_programs import explainer, targets_of
 from tests.zoo import ZOO, arrays, cases, needs_zoo
 
 

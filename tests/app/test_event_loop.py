@@ -1,0 +1,64 @@
+"""What takes long is done beside the event loop."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.app.arrays import URL, WAVE, card, coded, loaded, npy, one_map, opened, sample
+from tests.app.front import Front
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("body", ["lists", "npy_base64", "form"])
+async def test_nothing_that_takes_long_runs_in_the_event_loop(
+    front: Front, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    from app import documents, drawing, forms, inputs, payloads, presentation
+
+    ran: dict[str, set[bool]] = {}
+
+    def watched(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            here = threading.current_thread() is threading.main_thread()
+            ran.setdefault(name, set()).add(here)
+            return real(*args, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, names in (
+        (documents, ("read_array", "decoded")),
+        (forms, ("parse_document",)),
+        (inputs, ("read_array", "arranged", "sketch_of")),
+        (payloads, ("region_on", "read_mask")),
+        (presentation, ("present",)),
+        (drawing, ("overlay",)),
+    ):
+        for name in names:
+            watched(module, name)
+    await front.publish(card(WAVE, task="segmentation", output_shape=(5, 9)))
+    wave, mask = sample(WAVE), coded(np.ones(9, bool))
+    params = {"class_index": 1, "region": {"mask": {"base64": mask}}}
+    document = {"model": "toy", "targets": [{"reduction": "segmentation", "params": params}]}
+    if body == "form":
+        fields = {"request": json.dumps(document)}
+        asked = front.client.post(URL, data=fields, files={"input": npy(wave)})
+    else:
+        tensor = {"data": wave.tolist()} if body == "lists" else {"npy_base64": coded(wave)}
+        asked = front.client.post(URL, json={**document, "inputs": [{"tensor": tensor}]})
+    response, _, _ = await front.done(asked, one_map(3))
+    overlay = f"{response.headers['location']}/results/0/overlay"
+    opened(await front.client.get(overlay))
+    loaded(await front.client.get(overlay.replace("overlay", "map")))
+    expected = {"arranged", "sketch_of", "region_on", "read_mask", "present", "overlay"}
+    expected |= {"lists": {"read_array"}, "npy_base64": {"decoded", "read_array"},
+                 "form": {"parse_document", "read_array"}}[body]  # fmt: skip
+    assert set(ran) >= expected
+    assert all(here == {False} for here in ran.values()), ran
