@@ -13,10 +13,20 @@ import re
 
 from camserve.errors import InvalidRequest
 
-__all__ = ["FORMAT", "check_format", "default_format", "permutation", "space_and_time"]
+__all__ = [
+    "FEATURE_FORMAT",
+    "FORMAT",
+    "check_format",
+    "default_format",
+    "permutation",
+    "space_and_time",
+]
 
 FORMAT = r"^[BCSTU]{1,8}$"
 """What a format looks like; `check_format` says what it must be besides."""
+
+FEATURE_FORMAT = r"^[BCSTU]{2,8}(:[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2})?$"
+"""Labels of a layer's output, and for tokens the grid that they are: `BTC:14x14`."""
 
 _DEFAULTS = {3: "BCT", 4: "BCSS", 5: "BCSSS"}
 

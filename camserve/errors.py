@@ -66,7 +66,12 @@ __all__ = [
     "UnsupportedMediaType",
     "UnsupportedModel",
     "near_names",
+    "one_line",
+    "shortened",
 ]
+
+
+_LONGEST_NAME = 80
 
 
 class ErrorCode(StrEnum):
@@ -421,8 +426,14 @@ class Failure(CamserveError):
         return self._code
 
 
+def shortened(name: str) -> str:
+    """A name as an error repeats it: somebody else's, it may be megabytes long."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
 def near_names(name: str, names: Iterable[str]) -> list[str]:
     """Up to five of `names` that look like `name`, best first, whatever their case."""
+    name = shortened(name)
     by_folded: dict[str, str] = {}
     for known in names:
         by_folded.setdefault(known.casefold(), known)
@@ -430,6 +441,11 @@ def near_names(name: str, names: Iterable[str]) -> list[str]:
     close = difflib.get_close_matches(folded, by_folded, n=5, cutoff=0.5)
     holding = [key for key in by_folded if folded and folded in key and key not in close]
     return [by_folded[key] for key in (*close, *sorted(holding, key=len))][:5]
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, as it fits into a sentence."""
+    return " ".join(str(error).split())[:300]
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from camserve.contracts.jobs import Diagnostic, Job, JobResult, MetricResult, Re
 from camserve.contracts.wire import METADATA_KEY
 from camserve.engine import Attribution, Budget, Finer
 from camserve.errors import OverBudget
+from workers.costs import passes_of
 from workers.evaluations import evaluate_row
 from workers.failures import failure_of
 from workers.models import ResidentModel
@@ -60,7 +61,9 @@ def explain_jobs(
     budgets = {job.job_id: Budget(limits.forward_passes, limits.seconds) for job in jobs}
     for job in jobs:
         with _failing(job, outcomes):
+            budgets[job.job_id].reserve(passes_of(job.job, model.explainer))
             rows += read_rows(job, model.explainer, budgets[job.job_id])
+    references = {job_id: budget.spent for job_id, budget in budgets.items()}
     max_batch = limits.max_batch if model.explainer.report.rows_are_independent else 1
     explained: dict[tuple[str, int], _Explained] = {}
     for batch in batches(rows, max_batch):
@@ -73,7 +76,13 @@ def explain_jobs(
         with _failing(job, outcomes):
             of_job = [explained[job.job_id, index] for index in range(len(job.job.inputs))]
             outcomes[job.job_id] = _result(
-                model, job.job, of_job, compute_ms=compute_ms, worker=worker, device=device
+                model,
+                job.job,
+                of_job,
+                references=references[job.job_id],
+                compute_ms=compute_ms,
+                worker=worker,
+                device=device,
             )
     return [outcomes[job.job_id] for job in jobs]
 
@@ -101,17 +110,23 @@ def _attempt(
     batch = [row for row in batch if row.job.job_id not in outcomes]
     if not batch:
         return
+    budget = budgets[batch[0].job.job_id]
+    spent = budget.spent
+    found: list[_Explained] = []
     try:
-        found = _explain(model, batch, budgets[batch[0].job.job_id])
+        found = _explain(model, batch, budget)
     except Exception as error:  # noqa: BLE001 - a model may raise anything
         if len(batch) == 1 or isinstance(error, OverBudget):
             for job_id in {row.job.job_id for row in batch}:
                 outcomes[job_id] = failure_of(error, f"job {job_id}")
             return
-        for part in _parts(batch):
-            yield from _attempt(model, part, budgets, outcomes)
-    else:
+    if found:
         yield from zip(batch, found, strict=True)
+        return
+    # out here the failed pass's tensors, which the error holds, are gone
+    budget.spent = spent
+    for part in _parts(batch):
+        yield from _attempt(model, part, budgets, outcomes)
 
 
 def _explain(model: ResidentModel, batch: Sequence[Row], budget: Budget) -> list[_Explained]:
@@ -164,6 +179,7 @@ def _result(
     job: Job,
     explained: Sequence[_Explained],
     *,
+    references: int,
     compute_ms: float,
     worker: str,
     device: str,
@@ -185,7 +201,7 @@ def _result(
         rows=tuple(rows),
         compute_ms=round(compute_ms, 3),
         batch_size=max((one.batch_size for one in explained), default=0),
-        forward_passes=sum(one.forward_passes for one in explained),
+        forward_passes=references + sum(one.forward_passes for one in explained),
         precision=job.precision,
         worker=worker,
         device=device,

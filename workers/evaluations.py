@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import Job, MetricResult
-from camserve.engine import Attribution, Budget, ClassIndex, Target, Top
+from camserve.engine import Attribution, Budget
 from camserve.engine.evaluation import (
     Curve,
     deletion,
@@ -21,11 +21,13 @@ from camserve.engine.evaluation import (
     shuffled_weights,
 )
 from camserve.engine.layouts import Layout, to_channels_first
+from camserve.engine.settling import class_total
+from camserve.engine.targets import Settled
 from camserve.vocabulary import VIRTUAL_LAYERS, Metric
 from workers.models import ResidentModel
 from workers.rows import Row
 
-__all__ = ["evaluate_row", "passes_of"]
+__all__ = ["evaluate_row"]
 
 _MEANINGS: Final[dict[Metric, str]] = {
     "deletion": "area under the score while positions are removed, the most important first: the "
@@ -38,79 +40,51 @@ _MEANINGS: Final[dict[Metric, str]] = {
 _PROBABILITIES: Final = {"classification": "softmax", "multi-label": "sigmoid"}
 
 
-def passes_of(job: Job, maps: int) -> int:
-    """Forward passes that the evaluation of so many maps costs."""
-    if job.evaluate is None:
-        return 0
-    each = sum(
-        1 if metric == "randomisation" else job.evaluate.steps + 1
-        for metric in job.evaluate.metrics
-    )
-    return maps * each
-
-
 def evaluate_row(
     model: ResidentModel, row: Row, attributions: Sequence[Attribution], budget: Budget
 ) -> list[tuple[MetricResult, ...]]:
-    """What the metrics say of each map of one input; nothing where none was asked for.
-
-    Raises OverBudget before the first pass if there are too many.
-    """
+    """What the metrics say of each map of one input; nothing where none was asked for."""
     asked = row.job.job.evaluate
     if asked is None:
         return [() for _ in attributions]
-    budget.reserve(passes_of(row.job.job, len(attributions)))
-    test = _Test(model, row, budget)
-    targets = _settled(row.targets, attributions)
+    test = _Test(model, row, attributions, budget)
     return [
-        tuple(test.measure(metric, target, one) for metric in asked.metrics)
-        for target, one in zip(targets, attributions, strict=True)
+        tuple(test.measure(metric, place) for metric in asked.metrics)
+        for place in range(len(attributions))
     ]
 
 
-def _settled(targets: Sequence[Target], attributions: Sequence[Attribution]) -> list[Target]:
-    """One target for each attribution: `Top` is the classes that it found."""
-    settled: list[Target] = []
-    for target in targets:
-        if isinstance(target, Top):
-            found = attributions[len(settled) : len(settled) + target.k]
-            settled += [ClassIndex(one.class_index or 0) for one in found]
-        else:
-            settled.append(target)
-    return settled
-
-
 class _Test:
-    """The metrics of one row; shuffled weights are made once for all its maps."""
+    """The metrics of one row. The network with shuffled weights is explained once for all."""
 
-    def __init__(self, model: ResidentModel, row: Row, budget: Budget) -> None:
+    def __init__(
+        self, model: ResidentModel, row: Row, attributions: Sequence[Attribution], budget: Budget
+    ) -> None:
         self._model = model
-        self._row = row
+        self._job = row.job.job
+        self._attributions = attributions
         self._budget = budget
         explainer = model.explainer
         self._inputs = row.tensor.unsqueeze(explainer.batch_dimension)
         self._extent = explainer.extent_of(self._inputs)
 
-    @cached_property
-    def _shuffled(self) -> dict[str, Tensor]:
-        return shuffled_weights(self._model.explainer.model)
-
-    def measure(self, metric: Metric, target: Target, attribution: Attribution) -> MetricResult:
+    def measure(self, metric: Metric, place: int) -> MetricResult:
+        attribution = self._attributions[place]
         cam = joint_map(attribution.maps, self._extent.size)
         if metric == "randomisation":
-            value = rank_correlation(cam, self._with_shuffled_weights(target))
-            return _result(metric, value)
-        curve = self._curve(metric, target, cam)
+            other = joint_map(self._with_shuffled_weights[place].maps, self._extent.size)
+            return _result(metric, rank_correlation(cam, other))
+        curve = self._curve(metric, attribution, cam)
         return _result(metric, curve.area, curve.scores)
 
-    def _curve(self, metric: Metric, target: Target, cam: Tensor) -> Curve:
-        job = self._row.job.job
+    def _curve(self, metric: Metric, attribution: Attribution, cam: Tensor) -> Curve:
+        job, explainer = self._job, self._model.explainer
         assert job.evaluate is not None  # noqa: S101 - the caller has asked for it
-        explainer = self._model.explainer
+        target, layer = _curve_score(job, attribution, self._model.card)
         score_of = explainer.score_of(
             self._inputs,
             target,
-            reduction_layer=_curve_layer(job, target, self._model.card),
+            reduction_layer=layer,
             precision=job.precision,
             budget=self._budget,
         )
@@ -119,11 +93,13 @@ class _Test:
         measure = deletion if metric == "deletion" else insertion
         return measure(score_of, one, cam, steps=job.evaluate.steps, baseline=job.evaluate.baseline)
 
-    def _with_shuffled_weights(self, target: Target) -> Tensor:
-        job = self._row.job.job
-        ((other,),) = self._model.explainer.explain(
+    @cached_property
+    def _with_shuffled_weights(self) -> list[Attribution]:
+        """The same scalars of the same input: what was settled stays so."""
+        job, explainer = self._job, self._model.explainer
+        (found,) = explainer.explain(
             self._inputs,
-            [[target]],
+            [[one.target for one in self._attributions]],
             method=job.method,
             feature_layer=job.feature_layers or None,
             feature_format=job.feature_format,
@@ -131,19 +107,22 @@ class _Test:
             precision=job.precision,
             channels=job.method_options.channels,
             budget=self._budget,
-            weights=self._shuffled,
+            weights=shuffled_weights(explainer.model),
         )
-        return joint_map(other.maps, self._extent.size)
+        return found
 
 
-def _curve_layer(job: Job, target: Target, card: ResolvedCard) -> str | None:
-    """Where the score of a curve is read: a class's probability, so that areas compare; else as
-    the map's."""
-    asked = job.reduction_layer or card.reduction_layer
-    is_class = isinstance(target, ClassIndex)
-    if not is_class or asked not in VIRTUAL_LAYERS or card.scores == "probabilities":
-        return job.reduction_layer
-    return _PROBABILITIES.get(card.task, job.reduction_layer)
+def _curve_score(
+    job: Job, attribution: Attribution, card: ResolvedCard
+) -> tuple[Settled, str | None]:
+    """Which score a curve follows, and where it is read: of a class its probability, so that areas
+    compare; else what the map explains."""
+    target, layer = attribution.target, job.reduction_layer
+    if target.class_index is None or not (target.gathers or job.method == "finercam"):
+        return target, layer
+    if (layer or card.reduction_layer) in VIRTUAL_LAYERS and card.scores != "probabilities":
+        layer = _PROBABILITIES.get(card.task, layer)
+    return class_total(target.class_index), layer
 
 
 def _result(metric: Metric, value: float, curve: tuple[float, ...] = ()) -> MetricResult:

@@ -50,6 +50,7 @@ def load_model(entry: Entry, device: str, settings: Settings) -> ResidentModel:
             feature_format=entry.card.feature_format,
             reduction_layer=entry.card.reduction_layer,
             output_format=entry.card.output_format,
+            output_scores=entry.card.scores,
             quantization=entry.card.quantization,
         )
     except RequestError as error:  # of a card, not of a request
@@ -103,10 +104,10 @@ def _ready_card(
         raise InvalidCard(
             f"model {entry.name!r}: {len(labels)} labels for an output of {report.classes} classes"
         )
-    seen: Scores = "probabilities" if report.ends_in_probabilities else "logits"
+    scores: Scores = "probabilities" if report.ends_in_probabilities else "logits"
     learnt = {
         "input": spec,
-        "scores": entry.card.scores or seen,
+        "scores": scores,
         "labels": labels,
         "classes": report.classes,
         "output_shape": report.output_shape,

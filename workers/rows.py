@@ -21,8 +21,9 @@ from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.engine import Budget, ClassIndex, Explainer, Reduction, Region, Target, Top
 from camserve.errors import InvalidInput
 from camserve.expressions import parse
+from workers.costs import is_costly
 
-__all__ = ["ComputeJob", "Row", "batches", "is_costly", "read_rows"]
+__all__ = ["ComputeJob", "Row", "batches", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,6 @@ def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:
         yield from (group[i : i + max_batch] for i in range(0, len(group), max_batch))
 
 
-def is_costly(job: Job) -> bool:
-    """Whether a job takes more than one forward pass for each input."""
-    return job.method in _COSTLY or job.evaluate is not None
-
-
 _HOW = {
     "method",
     "method_options",
@@ -145,4 +141,3 @@ _HOW = {
     "reduction_layer",
     "precision",
 }
-_COSTLY = ("scorecam", "ablationcam", "guided-gradcam")

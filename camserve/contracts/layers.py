@@ -6,8 +6,9 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, StringConstraints
 
+from camserve.dimensions import FEATURE_FORMAT
+
 __all__ = [
-    "FEATURE_FORMAT",
     "LAYER_HELP",
     "FeatureFormat",
     "LayerName",
@@ -26,7 +27,6 @@ LAYER_HELP = (
     "`encoder:hidden_states.2`."
 )
 
-FEATURE_FORMAT = r"^[BCSTU]{2,8}(:[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2})?$"
 FeatureFormat = Annotated[str, StringConstraints(pattern=FEATURE_FORMAT)]
 """Dimension labels of a layer's output, and for tokens the grid that they are: `BTC:14x14`."""
 

@@ -15,6 +15,7 @@ from camserve.engine.layouts import Extent, Layout, to_channels_first
 from camserve.engine.methods import eigen, gradient
 from camserve.engine.precision import is_half
 from camserve.engine.scores import Scores
+from camserve.engine.targets import Settled
 from camserve.errors import NotExplainable
 from camserve.vocabulary import Method
 
@@ -53,14 +54,19 @@ class Attribution:
 
     `maps`: (*S) signed, one for each feature layer, at that layer's resolution and with the axes
     of the input's space and time; of guided-gradcam, at the input's. On the CPU, float32 (float64
-    for a float64 model). `score`: the scalar that was explained. `class_index`: the class, for a
-    target that names or finds one.
+    for a float64 model). `score`: the value of what was explained, `target`, settled on this
+    input: explained or scored again elsewhere, it is the same scalar of the output.
     """
 
     maps: tuple[Tensor, ...]
     score: float
-    class_index: int | None
+    target: Settled
     diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def class_index(self) -> int | None:
+        """The class, for a target that names or finds one."""
+        return self.target.class_index
 
     @property
     def map(self) -> Tensor:
@@ -95,6 +101,9 @@ class LayerMaps:
     without_gradient: Tensor
 
 
+Finish = Callable[[Sequence[LayerMaps]], list[LayerMaps]]
+
+
 def gradient_maps(
     layers: Sequence[Layer], output: Tensor, scores: Scores, method: Method
 ) -> list[LayerMaps]:
@@ -120,38 +129,33 @@ def gradient_maps(
     return [LayerMaps(torch.cat(m), torch.cat(w)) for m, w in zip(made, without, strict=True)]
 
 
-def attributions_of(layers: Sequence[LayerMaps], scores: Scores) -> list[list[Attribution]]:
-    """Attributions, row by row, in the order of `scores.targets`."""
+def attributions_of(
+    layers: Sequence[LayerMaps], scores: Scores, finish: Finish | None = None
+) -> list[list[Attribution]]:
+    """Attributions, row by row, in the order of `scores.targets`.
+
+    finish: what still becomes of the maps; what is to be said of them is said before, but for
+    their being finite.
+    """
     cams = [layer.maps.cpu() for layer in layers]  # (K, N, *S)
+    finished = [layer.maps.cpu() for layer in finish(layers)] if finish else cams
     zero = torch.stack([layer.without_gradient for layer in layers]).all(0).tolist()
-    return [
-        [
-            _attribution(
-                # not views: keeping one map keeps one map
-                tuple(cam[slot, row].clone() for cam in cams),
-                value,
-                target.class_index,
+    attributions: list[list[Attribution]] = []
+    for row, (targets, values) in enumerate(zip(scores.targets, scores.values, strict=True)):
+        of_row = []
+        for slot, (target, score) in enumerate(zip(targets, values, strict=True)):
+            # not views: keeping one map keeps one map
+            maps = tuple(cam[slot, row].clone() for cam in finished)
+            finite = all(bool(one.isfinite().all()) for one in maps)
+            diagnostics = diagnose(
+                [cam[slot, row] for cam in cams] if finite else maps,
+                score,
                 zero_gradient=zero[slot][row],
                 saturated=scores.saturated[row][slot],
             )
-            for slot, (target, value) in enumerate(
-                zip(scores.targets[row], scores.values[row], strict=True)
-            )
-        ]
-        for row in range(len(scores.targets))
-    ]
-
-
-def _attribution(
-    maps: tuple[Tensor, ...],
-    score: float,
-    class_index: int | None,
-    *,
-    zero_gradient: bool,
-    saturated: bool,
-) -> Attribution:
-    found = diagnose(maps, score, zero_gradient=zero_gradient, saturated=saturated)
-    return Attribution(maps, score, class_index, found)
+            of_row.append(Attribution(maps, score, target, diagnostics))
+        attributions.append(of_row)
+    return attributions
 
 
 def _gradients(

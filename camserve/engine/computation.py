@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +27,9 @@ from camserve.engine.methods.finer import Finer
 from camserve.engine.methods.guided import GuidedReLUs, guided_grad_cam
 from camserve.engine.perturbing import Perturber, perturbed_maps
 from camserve.engine.precision import Backbone, casting_head, is_half
-from camserve.engine.resolved_targets import Resolved, resolve
 from camserve.engine.scores import Reader, Scores, score_targets, scores_of
-from camserve.engine.targets import Target
+from camserve.engine.settling import settle
+from camserve.engine.targets import Settled, Target
 from camserve.errors import InvalidRequest, NotExplainable
 from camserve.vocabulary import Method, Precision
 
@@ -49,6 +50,19 @@ class Plan:
     channels: int | None = None
     chunk: int = 8
     budget: Budget = field(default_factory=Budget)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that one input with targets takes.
+
+        Score-CAM and Ablation-CAM take one more for each channel, guided Grad-CAM one for the
+        gradient in the input. That Ablation-CAM tries its head once is not counted.
+        """
+        if self.method == "guided-gradcam":
+            return 2
+        if self.method not in ("scorecam", "ablationcam"):
+            return 1
+        return 1 + sum(min(tap.channels, self.channels or tap.channels) for tap in self.taps)
 
     def watched(self, *, cut: bool = True) -> Watched:
         """cut: differentiate from the feature layers on; else they only end the backbone."""
@@ -109,28 +123,31 @@ class Computation:
         else:
             maps = gradient_maps(layers, output, scores, plan.method)
         if plan.method == "guided-gradcam":
-            maps = self._guided(maps, inputs, scores, plan)
+            slopes = self._guided_slopes(inputs, scores, plan)
+            return attributions_of(maps, scores, partial(_guided, slopes=slopes))
         return attributions_of(maps, scores)
 
     def output(self, inputs: Tensor, plan: Plan) -> Tensor:
         """(N, C, *D) of the reduction layer, without a gradient."""
         return self._read(inputs, plan)[1]
 
-    def settle(self, inputs: Tensor, target: Target, plan: Plan) -> Resolved:
+    def settle(self, inputs: Tensor, target: Target, plan: Plan) -> Settled:
         """The one scalar of a target on one input. Raises InvalidRequest if it has several."""
-        settled = resolve([target], self.output(inputs, plan)[0], plan.reader.layer, plan.finer)
+        if isinstance(target, Settled):
+            return target
+        settled = settle([target], self.output(inputs, plan)[0], plan.reader.behind, plan.finer)
         if len(settled) != 1:
             raise InvalidRequest(f"{target} has {len(settled)} scores: one is needed")
         return settled[0]
 
-    def scores(self, inputs: Tensor, targets: Sequence[Resolved], plan: Plan) -> Tensor:
+    def scores(self, inputs: Tensor, targets: Sequence[Settled], plan: Plan) -> Tensor:
         """(T, N) scores of targets that were resolved before, without a gradient."""
         logits, x = self._read(inputs, plan)
         flat = [(row, target) for target in targets for row in range(len(logits))]
         with torch.no_grad():
             return scores_of(flat, x, logits).reshape(len(targets), len(logits))
 
-    def counted_scores(self, inputs: Tensor, target: Resolved, plan: Plan) -> Tensor:
+    def counted_scores(self, inputs: Tensor, target: Settled, plan: Plan) -> Tensor:
         """(N,) scores of any number of inputs, in chunks, each on the budget."""
         found = []
         for part in torch.split(inputs, plan.chunk, self.batch):
@@ -147,6 +164,7 @@ class Computation:
             return logits, plan.reader.scores(logits)
 
     def _forward(self, inputs: Tensor, watched: Watched, precision: Precision) -> HeadForward:
+        inputs = inputs.clone()  # the model may write to them
         # of a model in float32: in any other, weights and casts would not fit together
         backbone = Backbone(self.device, precision if inputs.dtype == torch.float32 else "float32")
         if backbone.ended:
@@ -178,15 +196,13 @@ class Computation:
             channels=plan.channels,
         )
 
-    def _guided(
-        self, maps: Sequence[LayerMaps], inputs: Tensor, scores: Scores, plan: Plan
-    ) -> list[LayerMaps]:
-        """The maps times the guided gradient in the input: a full backward pass, slot by slot."""
+    def _guided_slopes(self, inputs: Tensor, scores: Scores, plan: Plan) -> list[Tensor]:
+        """For each slot (N, C, *S), the guided gradient in the input: a full backward pass."""
         plan.budget.spend(len(scores.targets))
         leaf = inputs.detach().clone().requires_grad_()
         relus = GuidedReLUs()
         with relus:
-            seen = self._forward(leaf.clone(), plan.watched(cut=False), plan.precision)
+            seen = self._forward(leaf, plan.watched(cut=False), plan.precision)
         if relus.count == 0:
             raise NotExplainable(
                 "guided-gradcam changes the backward pass of ReLUs, and this model has none: use "
@@ -199,16 +215,8 @@ class Computation:
             if gradients is None:
                 raise NotExplainable("no gradient reaches the input: use gradcam")
             slopes = to_channels_first(gradients[0], self.input_layout, self.now, lead=1)[0]
-            guided.append(slopes.to(maps[0].maps.dtype))
-        return [
-            replace(
-                layer,
-                maps=torch.stack(
-                    [guided_grad_cam(m, g) for m, g in zip(layer.maps, guided, strict=True)]
-                ),
-            )
-            for layer in maps
-        ]
+            guided.append(slopes if slopes.dtype == torch.float64 else slopes.float())
+        return guided
 
     def _in_float32(self, dtype: torch.dtype) -> Computation:
         """The same network with float32 weights, which hold those of half precision exactly."""
@@ -219,6 +227,19 @@ class Computation:
             known |= self.forward.weights
         wide = {n: w.float() if w.is_floating_point() else w for n, w in known.items()}
         return replace(self, forward=with_weights(self.model, wide))
+
+
+def _guided(maps: Sequence[LayerMaps], slopes: Sequence[Tensor]) -> list[LayerMaps]:
+    """The maps times the guided gradients, slot by slot."""
+    return [
+        replace(
+            layer,
+            maps=torch.stack(
+                [guided_grad_cam(one, slope) for one, slope in zip(layer.maps, slopes, strict=True)]
+            ),
+        )
+        for layer in maps
+    ]
 
 
 def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Forward:

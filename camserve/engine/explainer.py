@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,15 +17,16 @@ from camserve.engine.budget import Budget
 from camserve.engine.computation import Computation, Plan, with_weights
 from camserve.engine.evaluation import ScoreOf
 from camserve.engine.head import ordinary_autograd
-from camserve.engine.introspection import FeatureTap, Named, introspect
+from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
 from camserve.engine.methods.finer import Finer
 from camserve.engine.preparation import placement, prepare
 from camserve.engine.quantization import quantize_weights
 from camserve.engine.recurrence import PlainRecurrence
+from camserve.engine.reporting import Named, OutputScores
 from camserve.engine.reports import ModelReport
-from camserve.engine.resolved_targets import check_targets
 from camserve.engine.scores import Reader
+from camserve.engine.settling import check_targets
 from camserve.engine.targets import Target
 from camserve.errors import InvalidRequest, NotExplainable, ShapeMismatch
 from camserve.vocabulary import METHODS, PRECISIONS, Method, Precision
@@ -42,8 +44,9 @@ class Explainer:
     `input_format`: the labels of its dimensions, one of them B; by default BCT, BCSS or BCSSS, by
     their number. Layers are chosen automatically unless they are named (`report` says which and
     why); `feature_format` and `output_format` label the dimensions of what they return, where the
-    automatic reading is not meant. `quantization`: keep the weights up to the feature layer as
-    int8; the head stays as it is.
+    automatic reading is not meant. `output_scores`: whether the model ends in logits or in
+    probabilities, which is seen of a softmax, but not of a sigmoid. `quantization`: keep the
+    weights up to the feature layer as int8; the head stays as it is.
     Raises InvalidInput or InvalidRequest for a probe or format without meaning, LayerNotFound or
     NotExplainable for a named layer that will not do.
     """
@@ -58,6 +61,7 @@ class Explainer:
         feature_format: str | None = None,
         reduction_layer: str | None = None,
         output_format: str | None = None,
+        output_scores: OutputScores | None = None,
         quantization: Literal["int8"] | None = None,
     ) -> None:
         self._lock = threading.Lock()
@@ -68,9 +72,9 @@ class Explainer:
         device, dtype = placement(model, probe)
         self._accepted = AcceptedInputs(labels, tuple(probe.shape), device, dtype)
         self._feature_format = feature_format
-        named = Named(_names(feature_layer), reduction_layer, output_format)
+        named = Named(_names(feature_layer), reduction_layer, output_format, output_scores)
         with ordinary_autograd():
-            example = torch.empty(probe.shape, device=device, dtype=dtype)
+            example = torch.zeros(probe.shape, device=device, dtype=dtype)
             self._known = self._recurrence.run(lambda: introspect(model, example, labels, named))
         for layer in named.feature_layers:
             self._known.tap(layer, feature_format)
@@ -132,30 +136,39 @@ class Explainer:
         ClassIndexOutOfRange, InvalidExpression, LayerNotFound, OverBudget, or NotExplainable.
         """
         extent = self._check(inputs, targets)
-        if method not in METHODS or precision not in PRECISIONS:
-            raise InvalidRequest(
-                f"method {method!r} in {precision!r}: there are {', '.join(METHODS)} in "
-                f"{', '.join(PRECISIONS)}"
-            )
-        taps = self._taps(_names(feature_layer), feature_format)
-        if not taps:
-            raise NotExplainable(f"no feature layer: {self.report.feature_reason}")
+        _check_choices(method, precision, channels, chunk)
         plan = replace(
             self._plan(reduction_layer),
             method=method,
-            taps=taps,
+            taps=self._taps(_names(feature_layer), feature_format),
             precision=precision,
             finer=finer if method == "finercam" else None,
             channels=channels,
-            chunk=self._chunk(chunk),
+            chunk=self._at_once(chunk),
             budget=budget or Budget(),
         )
-        if not any(targets):
-            return [[] for _ in targets]
+        plan.budget.reserve(sum(plan.passes if row else 1 for row in targets))
+        computation = self._computation(extent, weights)
+        explained: list[list[Attribution]] = []
         with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
-            computation = self._computation(extent, weights)
             placed = self._accepted.place(inputs)
-            return self._recurrence.run(lambda: computation.run_and_retry(placed, targets, plan))
+            for part in torch.split(placed, self._at_once(len(targets)), self.batch_dimension):
+                asked = targets[len(explained) :][: part.shape[self.batch_dimension]]
+                run = partial(computation.run_and_retry, part, asked, plan)
+                explained += self._recurrence.run(run) if any(asked) else [[] for _ in asked]
+        return explained
+
+    def passes(
+        self,
+        method: Method,
+        *,
+        feature_layer: str | Sequence[str] | None = None,
+        feature_format: str | None = None,
+        channels: int | None = None,
+    ) -> int:
+        """Forward passes that `explain` takes for one input, however many targets it has."""
+        taps = self._taps(_names(feature_layer), feature_format)
+        return replace(self._plan(None), method=method, taps=taps, channels=channels).passes
 
     def output(self, inputs: Tensor, *, reduction_layer: str | None = None) -> Tensor:
         """(N, C, *D) what the reduction layer returns for N inputs, the classes first.
@@ -163,9 +176,13 @@ class Explainer:
         Raises InvalidInput, LayerNotFound or NotExplainable.
         """
         plan = self._plan(reduction_layer)
-        extent = self._check(inputs, [()] * inputs.shape[self.batch_dimension])
+        extent = self._accepted.check(inputs)
+        at_once = self._at_once(inputs.shape[self.batch_dimension])
         with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
-            return self._computation(extent).output(self._accepted.place(inputs), plan)
+            placed = self._accepted.place(inputs)
+            parts = torch.split(placed, at_once, self.batch_dimension)
+            computation = self._computation(extent)
+            return torch.cat([computation.output(part, plan) for part in parts])
 
     def score_of(
         self,
@@ -187,7 +204,7 @@ class Explainer:
             self._plan(reduction_layer),
             taps=self._taps((), None),
             precision=precision,
-            chunk=self._chunk(chunk),
+            chunk=self._at_once(chunk),
             budget=budget or Budget(),
         )
         extent = self._check(inputs, [[target]])
@@ -203,20 +220,26 @@ class Explainer:
         return score_of
 
     def _taps(self, layers: Sequence[str], feature_format: str | None) -> tuple[FeatureTap, ...]:
-        """Where the named layers return what is explained, or the chosen ones."""
+        """Where the named layers return what is explained, or the chosen ones.
+
+        Raises LayerNotFound, InvalidRequest, NotExplainable.
+        """
+        if not (layers or self.report.feature_layers):
+            raise NotExplainable(f"no feature layer: {self.report.feature_reason}")
         if not layers:
             layers = self.report.feature_layers
             feature_format = feature_format or self._feature_format
         return tuple(self._known.tap(layer, feature_format) for layer in layers)
 
-    def _chunk(self, asked: int) -> int:
+    def _at_once(self, asked: int) -> int:
         """How many inputs may share a forward pass."""
         return asked if self.report.rows_are_independent else 1
 
     def _plan(self, reduction_layer: str | None) -> Plan:
         reduction = reduction_layer or self.report.reduction_layer
-        module, path, letters = self._known.reduction(reduction)
-        return Plan(reduction=module, path=path, reader=Reader(reduction, letters))
+        tap = self._known.reduction(reduction)
+        reader = Reader(reduction, tap.letters, tap.probabilities)
+        return Plan(reduction=tap.module, path=tap.path, reader=reader)
 
     def _computation(
         self, extent: Extent, weights: Mapping[str, Tensor] | None = None
@@ -238,6 +261,17 @@ class Explainer:
             raise ShapeMismatch(f"{rows} inputs need as many lists of targets, not {len(targets)}")
         check_targets(targets)
         return extent
+
+
+def _check_choices(method: Method, precision: Precision, channels: int | None, chunk: int) -> None:
+    if method not in METHODS or precision not in PRECISIONS:
+        raise InvalidRequest(
+            f"method {method!r} in {precision!r}: there are {', '.join(METHODS)} in "
+            f"{', '.join(PRECISIONS)}"
+        )
+    for name, value in (("channels", channels), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise InvalidRequest(f"{name}: at least 1, not {value}", field=name, minimum=1)
 
 
 def _names(layer: str | Sequence[str] | None) -> tuple[str, ...]:

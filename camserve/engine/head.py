@@ -150,4 +150,6 @@ class _Hooks:
         return output
 
     def keep_reduction(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        self.seen.reduction = output_tensor(output, self.watched.name, self.watched.path)
+        # a copy: what comes behind may write to it, as an in-place ReLU does
+        taken = output_tensor(output, self.watched.name, self.watched.path)
+        self.seen.reduction = taken.clone()

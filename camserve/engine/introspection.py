@@ -2,64 +2,94 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from camserve.dimensions import check_format
 from camserve.engine.head import Watched, forward_head
 from camserve.engine.layer_rule import Choice, choose_layer
-from camserve.engine.layout_reader import Refusal
+from camserve.engine.layout_reader import LayoutReader, Refusal
 from camserve.engine.layouts import Extent, Layout
 from camserve.engine.named_formats import layout_of
-from camserve.engine.nested import index_of_path, split_path
+from camserve.engine.nested import index_of_path, output_path, split_path
 from camserve.engine.precision import Backbone
-from camserve.engine.recording import Probe, Recorded, run_probe
-from camserve.engine.reports import LayerReport, ModelReport
+from camserve.engine.recording import (
+    SEED,
+    Probe,
+    dense_layout,
+    noise_like,
+    run_probe,
+)
+from camserve.engine.reporting import Named, report_of
+from camserve.engine.reports import ModelReport
 from camserve.engine.rows import rows_are_independent
-from camserve.engine.score_layout import class_dimension_first, letters_of_output
-from camserve.errors import InvalidRequest, LayerNotFound, NotExplainable
+from camserve.engine.score_layout import letters_of_output
+from camserve.errors import LayerNotFound, NotExplainable
 from camserve.vocabulary import VIRTUAL_LAYERS
 
-__all__ = ["FeatureTap", "Introspection", "Named", "introspect"]
+__all__ = ["FeatureTap", "Introspection", "introspect"]
 
 MOST_TRIALS = 5
-_CANDIDATE = "a map that the score's gradient reaches, but not the last one"
-
-
-@dataclass(frozen=True)
-class Named:
-    """The layers that somebody chose, who knows the model."""
-
-    feature_layers: tuple[str, ...] = ()
-    reduction_layer: str | None = None
-    output_format: str | None = None
 
 
 @dataclass(frozen=True)
 class FeatureTap:
-    """Where the features of a layer are: its module, the place among its tensors, their layout."""
+    """Where the features of a layer are: its module, the place among its tensors, their layout,
+    and how many channels they have."""
 
     layer: str
     module: nn.Module
     index: int
     layout: Layout
+    channels: int
+
+
+@dataclass(frozen=True)
+class ReductionTap:
+    """Where the scores are: the module (None: the model), the path in what it returns, the labels
+    of the dimensions, and whether they are probabilities."""
+
+    module: nn.Module | None
+    path: str | None
+    letters: str
+    probabilities: bool
+
+
+@dataclass(frozen=True)
+class SeenLayer:
+    """What stays of a record: no tensor. `shapes`: of what the module returned, by their paths;
+    `index`: which of them `reading` is of; `is_output`: whether that one is the model's output."""
+
+    shapes: dict[str, tuple[int, ...]]
+    index: int
+    reading: Layout | Refusal
+    is_output: bool
+
+    def reading_of(self, path: str, reader: LayoutReader) -> Layout | Refusal:
+        """How the tensor at `path` is read."""
+        if list(self.shapes).index(path) == self.index:
+            return self.reading
+        return reader.peek(self.shapes[path])
 
 
 @dataclass(frozen=True)
 class Introspection:
-    """What is known of a model: its report, and by name its modules and their readings."""
+    """What is known of a model: its report, its modules by all their names, and how what they
+    return is read, by the first of their names, in the order of their last calls."""
 
     report: ModelReport
     modules: dict[str, nn.Module]
-    probe: Probe
-    records: dict[str, Recorded]
+    layers: dict[str, SeenLayer]
+    output_shapes: dict[str, tuple[int, ...]]
+    reader: LayoutReader
 
     @property
     def extent(self) -> Extent:
-        return self.probe.extent
+        """Space and time of the probe."""
+        return self.reader.extent
 
     def module(self, name: str) -> nn.Module:
         """Raises LayerNotFound with the candidates, best first, or all names if there is none."""
@@ -75,39 +105,54 @@ class Introspection:
         """
         name, path = split_path(layer)
         module = self.module(name)
-        record = self.records.get(self._first_name(module))
-        if record is None:
+        seen = self.layers.get(self._first_name(module))
+        if seen is None:
             raise self._without_map(layer, "it never ran in the model's forward pass")
-        paths = list(record.shapes)
-        index = record.index if path is None else index_of_path(layer, path, paths)
-        shape = record.shapes[paths[index]]
+        paths = list(seen.shapes)
+        index = seen.index if path is None else index_of_path(layer, path, paths)
+        shape = seen.shapes[paths[index]]
+        layout: Layout | None
         if labels is not None:
-            layout = layout_of(labels, shape, self.probe.reader, layer)
-            known = (one.layout for one in self.records.values())
-            time_last = any(one is not None and one.time_last for one in known)
-            return FeatureTap(layer, module, index, replace(layout, time_last=time_last))
-        reading = record.reading if index == record.index else self.probe.reader.read(shape)
-        found = reading.fallback if isinstance(reading, Refusal) else reading
-        if found is None and isinstance(reading, Refusal):
-            raise self._without_map(layer, reading.reason)
-        assert found is not None  # noqa: S101 - a refusal without a fallback was just raised
-        return FeatureTap(layer, module, index, found)
+            known = (one.reading for one in self.layers.values())
+            time_last = any(isinstance(one, Layout) and one.time_last for one in known)
+            layout = replace(layout_of(labels, shape, self.reader, layer), time_last=time_last)
+        else:
+            reading = seen.reading_of(paths[index], self.reader)
+            layout = reading.fallback if isinstance(reading, Refusal) else reading
+            if layout is None:
+                assert isinstance(reading, Refusal)  # noqa: S101 - the other has no layout
+                raise self._without_map(layer, reading.reason)
+        channels = math.prod(n for n, a in zip(shape, layout.letters, strict=True) if a in "CU")
+        return FeatureTap(layer, module, index, layout, channels)
 
-    def reduction(self, layer: str) -> tuple[nn.Module | None, str | None, str]:
-        """The module of a reduction layer, the path of its tensor, and the labels of its output.
-
-        None for the model's output, also where a softmax or sigmoid is put behind it.
-        """
+    def reduction(self, layer: str) -> ReductionTap:
+        """The scores of a reduction layer, `name` or `name:path`; of a softmax or sigmoid put
+        behind the model, its logits. Raises LayerNotFound."""
         name, path = split_path(layer)
         if name in VIRTUAL_LAYERS:
-            return None, path, self.report.output_format
+            virtual = name != "output"
+            if path is None:
+                ready = self.report.ends_in_probabilities
+                return ReductionTap(None, path, self.report.output_format, virtual or ready)
+            index_of_path(layer, path, list(self.output_shapes))
+            shape = self.output_shapes[path]
+            letters = letters_of_output(shape, dense_layout(self.reader, shape))
+            return ReductionTap(None, path, letters, virtual)
         if name not in self.modules:
             raise LayerNotFound(layer, [*VIRTUAL_LAYERS, *self.modules])
         module = self.modules[name]
-        record = self.records.get(self._first_name(module))
-        if record is None:
-            return module, path, "BC"
-        return module, path, letters_of_output(tuple(record.tensor.shape), record.layout)
+        seen = self.layers.get(self._first_name(module))
+        if seen is None:
+            return ReductionTap(module, path, "BC", probabilities=False)
+        if path is not None:
+            index_of_path(layer, path, list(seen.shapes))
+        taken = output_path(seen.shapes) if path is None else path
+        reading = seen.reading_of(taken, self.reader)
+        layout = reading if isinstance(reading, Layout) else None
+        letters = letters_of_output(seen.shapes[taken], layout)
+        is_output = seen.is_output and list(seen.shapes).index(taken) == seen.index
+        ready = is_output and self.report.ends_in_probabilities
+        return ReductionTap(module, path, letters, ready)
 
     def modules_up_to(self, layers: Sequence[str]) -> list[nn.Module]:
         """The modules that had run when the first of the layers returned, and not again after it.
@@ -115,7 +160,7 @@ class Introspection:
         None whose weights belong to another module too that is not among them.
         """
         names = {self._first_name(self.module(split_path(layer)[0])) for layer in layers}
-        ran = [record.name for record in self.probe.records]  # by the last call of each
+        ran = list(self.layers)
         ends = [place for place, name in enumerate(ran) if name in names]
         found = [self.modules[name] for name in ran[: min(ends, default=-1) + 1]]
         rest = set(self.modules.values()).difference(found)
@@ -143,29 +188,19 @@ def introspect(model: nn.Module, example: Tensor, labels: str, named: Named) -> 
     """
     probe = run_probe(model, example, labels)
     choice = _proven(choose_layer(probe), model, example, probe)
-    letters = _output_letters(probe, named.output_format)
-    scores = class_dimension_first(probe.output, letters)
-    automatic = (choice.layer,) if choice.layer else ()
-    report = ModelReport(
-        output_shape=_without_batch(tuple(probe.output.shape), letters),
-        output_format=letters,
-        classes=scores.shape[1],
-        ends_in_probabilities=_are_probabilities(scores),
-        rows_are_independent=rows_are_independent(model, example, labels),
-        feature_layers=named.feature_layers or automatic,
-        feature_reason="it was given by name" if named.feature_layers else choice.reason,
-        reduction_layer=named.reduction_layer or "output",
-        reduction_reason="it was given by name"
-        if named.reduction_layer
-        else "it is the model's output",
-        layers=_reports(probe.records, choice),
-        ranking=choice.ranking,
-    )
+    independent = rows_are_independent(model, example, labels)
+    report = report_of(probe, choice, named, rows_are_independent=independent)
     return Introspection(
         report=report,
         modules={name: m for name, m in model.named_modules(remove_duplicate=False) if name},
-        probe=probe,
-        records={record.name: record for record in probe.records},
+        layers={
+            record.name: SeenLayer(
+                record.shapes, record.index, record.reading, record.is_(probe.output_record)
+            )
+            for record in probe.records
+        },
+        output_shapes=probe.output_shapes,
+        reader=probe.reader,
     )
 
 
@@ -177,68 +212,11 @@ def _proven(choice: Choice, model: nn.Module, example: Tensor, probe: Probe) -> 
     """
     records = {record.name: record for record in probe.records}
     devices = [example.device] if example.device.type == "cuda" else []
+    noise = noise_like(example, torch.Generator().manual_seed(SEED))
     for place, name in enumerate(choice.ranking[:MOST_TRIALS]):
         watched = Watched([(model.get_submodule(name), records[name].index)])
         with torch.random.fork_rng(devices):
-            seen = forward_head(model, example, watched, Backbone(example.device))
+            seen = forward_head(model, noise.clone(), watched, Backbone(example.device))
         if seen.reduction is not None and seen.reduction.requires_grad:
             return choice.without(place)
     return choice.without(len(choice.ranking))
-
-
-def _output_letters(probe: Probe, asked: str | None) -> str:
-    shape = tuple(probe.output.shape)
-    if asked is None:
-        return letters_of_output(shape, probe.output_layout)
-    letters = check_format(asked, "output_format")
-    if len(letters) != len(shape) or "B" not in letters:
-        raise InvalidRequest(
-            f"output_format {letters!r} does not describe an output of {len(shape)} dimensions, B "
-            f"among them: it is {shape} for one input",
-            field="output_format",
-        )
-    return letters
-
-
-def _without_batch(shape: tuple[int, ...], letters: str) -> tuple[int, ...]:
-    return tuple(size for size, letter in zip(shape, letters, strict=True) if letter != "B")
-
-
-def _are_probabilities(scores: Tensor) -> bool:
-    """Whether each position of (N, C, *D) holds the probabilities of C >= 2 classes."""
-    if scores.shape[1] < 2:
-        return False
-    sums = scores.double().sum(1)
-    return bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-
-
-def _reports(records: Sequence[Recorded], choice: Choice) -> tuple[LayerReport, ...]:
-    most = max((record.energy or 0.0 for record in records), default=0.0)
-    return tuple(_report(record, choice, most) for record in records)
-
-
-def _report(record: Recorded, choice: Choice, most_energy: float) -> LayerReport:
-    layout, energy = record.layout, record.energy
-    ranked = record.name in choice.ranking
-    chosen = record.name == choice.layer
-    return LayerReport(
-        name=record.name,
-        shape=tuple(record.tensor.shape),
-        format=layout.label if layout else _letters(record),
-        grid=layout.grid if layout else None,
-        prefix_tokens=layout.prefix_tokens if layout else 0,
-        gradient_reach=record.reach,
-        gradient_energy=energy / most_energy if energy is not None and most_energy else energy,
-        rank=choice.ranking.index(record.name) + 1 if ranked else None,
-        reason=choice.reason if chosen else choice.faults.get(record.name, _CANDIDATE),
-    )
-
-
-def _letters(record: Recorded) -> str:
-    """Of a shape that is no map: U where nothing is known. The probe has a batch of 1."""
-    shape = record.tensor.shape
-    if isinstance(record.reading, Refusal) and record.reading.fallback:
-        return record.reading.fallback.letters
-    if not shape or shape[0] != 1:
-        return "U" * len(shape)
-    return "BC" if len(shape) == 2 else "B" + "U" * (len(shape) - 1)

@@ -99,10 +99,9 @@ def _same_gradient(a: Recorded, b: Recorded) -> bool:
 
 def _fault(record: Recorded, probe: Probe, names: dict[str, str]) -> str:
     """Why a record cannot be a candidate whatever its gradient; empty if it can."""
-    output = probe.output_record
     if isinstance(record.reading, Refusal):
         return record.reading.reason
-    if output is not None and record.source is output.source:
+    if record.is_(probe.output_record):
         return "it is the model's output"
     if record.alias_of is not None:
         return f"it returns the very tensor of {names[record.source.name]!r}"

@@ -55,7 +55,19 @@ class LayoutReader:
     def read(self, shape: tuple[int, ...], evidence: Tensor | None = None) -> Layout | Refusal:
         """The reading of a module's output; updates the memory."""
         self.evidence, self.was_open = evidence, False
-        return self._reading(shape)
+        try:
+            return self._reading(shape)
+        finally:
+            self.evidence = None
+
+    def peek(self, shape: tuple[int, ...]) -> Layout | Refusal:
+        """The reading of one more shape, which leaves the memory as it is."""
+        return self.copy().read(shape)
+
+    def copy(self) -> LayoutReader:
+        """One that knows the same, and learns by itself."""
+        frames = self.frames.copy() if self.frames else None
+        return replace(self, grids=[*self.grids], tokens={*self.tokens}, frames=frames)
 
     def _reading(self, shape: tuple[int, ...]) -> Layout | Refusal:
         if shape and shape[0] == self.batch:

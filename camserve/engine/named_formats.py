@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
-from camserve.dimensions import check_format
+from camserve.dimensions import FEATURE_FORMAT, check_format
 from camserve.engine.layout_reader import LayoutReader, cross
 from camserve.engine.layouts import Layout
 from camserve.errors import InvalidRequest
@@ -21,16 +22,7 @@ def layout_of(labels: str, shape: tuple[int, ...], reader: LayoutReader, layer: 
     A B may be left out where it comes first. reader: knows the input's extent, and the grids that
     the model has shown. Raises InvalidRequest, with what would fit.
     """
-    letters, _, asked_grid = labels.partition(":")
-    check_format(letters, FIELD)
-    if "B" not in letters and len(letters) == len(shape) - 1:
-        letters = f"B{letters}"
-    if len(letters) != len(shape) or "B" not in letters:
-        raise _misfit(labels, f"layer {layer!r} returns {cross(shape)} for one input, which has "
-                      f"{len(shape)} dimensions, B among them")  # fmt: skip
-    if shape[letters.index("B")] != 1:
-        raise _misfit(labels, f"layer {layer!r} returns {cross(shape)} for one input: the "
-                      "dimension of size 1 is B")  # fmt: skip
+    letters, asked_grid = _letters_and_grid(labels, shape, layer)
     places = [letter for letter in letters if letter in "ST"]
     extent = reader.extent
     if not places:
@@ -49,6 +41,22 @@ def layout_of(labels: str, shape: tuple[int, ...], reader: LayoutReader, layer: 
     for axis, size in zip(layout.axes(extent), sizes, strict=True):
         grid[axis] = size
     return replace(layout, grid=tuple(grid))
+
+
+def _letters_and_grid(labels: str, shape: tuple[int, ...], layer: str) -> tuple[str, str]:
+    """One letter for each dimension of the layer's output, B among them; and the grid, if any."""
+    letters, _, asked_grid = labels.partition(":")
+    check_format(letters, FIELD)
+    if not re.fullmatch(FEATURE_FORMAT, labels):
+        raise _misfit(labels, "a grid of tokens is written as in BTC:14x14")
+    if "B" not in letters and len(letters) == len(shape) - 1:
+        letters = f"B{letters}"
+    returns = f"layer {layer!r} returns {cross(shape)} for one input"
+    if len(letters) != len(shape) or "B" not in letters:
+        raise _misfit(labels, f"{returns}, which has {len(shape)} dimensions, B among them")
+    if shape[letters.index("B")] != 1:
+        raise _misfit(labels, f"{returns}: the dimension of size 1 is B")
+    return letters, asked_grid
 
 
 def _tokens(

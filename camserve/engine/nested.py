@@ -10,7 +10,15 @@ from torch import Tensor
 
 from camserve.errors import LayerNotFound, NotExplainable
 
-__all__ = ["floating_tensors", "index_of_path", "output_tensor", "replace_tensor", "split_path"]
+__all__ = [
+    "floating_tensors",
+    "index_of_path",
+    "output_path",
+    "output_tensor",
+    "replace_tensor",
+    "shapes_of",
+    "split_path",
+]
 
 
 def floating_tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -29,6 +37,17 @@ def floating_tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]
         children = enumerate(value)
     for key, child in children:
         yield from floating_tensors(child, f"{path}.{key}" if path else str(key))
+
+
+def shapes_of(value: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the floating-point tensors inside `value`, by their paths, in order."""
+    return {path: tuple(tensor.shape) for path, tensor in floating_tensors(value)}
+
+
+def output_path(paths: Iterable[str]) -> str:
+    """Which of the paths of an answer `output_tensor` takes where none is asked for."""
+    known = list(paths)
+    return "logits" if "logits" in known else known[0]
 
 
 def split_path(layer: str) -> tuple[str, str | None]:
@@ -51,17 +70,16 @@ def output_tensor(value: Any, layer: str = "output", path: str | None = None) ->
     The one at `path`; without a path `logits` of a mapping, else the first floating-point tensor.
     Raises LayerNotFound for an unknown path, NotExplainable if there is no such tensor at all.
     """
-    if path is None and isinstance(value, Mapping) and isinstance(value.get("logits"), Tensor):
-        return value["logits"]  # type: ignore[no-any-return]
-    found = list(floating_tensors(value))
+    found = dict(floating_tensors(value))
     if not found:
         raise NotExplainable(
             f"the reduction layer returns no floating-point tensor but {type(value).__name__}: "
             "choose another reduction layer"
         )
     if path is None:
-        return found[0][1]
-    return found[index_of_path(layer, path, [one for one, _ in found])][1]
+        return found[output_path(found)]
+    index_of_path(layer, path, list(found))
+    return found[path]
 
 
 def replace_tensor(value: Any, old: Tensor, new: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,15 @@ from camserve.engine.methods.perturbation import (
     score_cam,
 )
 from camserve.engine.nested import floating_tensors, replace_tensor
-from camserve.engine.resolved_targets import Resolved
 from camserve.engine.scores import Scores
-from camserve.errors import NotExplainable
+from camserve.engine.targets import Settled
+from camserve.errors import CamserveError, NotExplainable, one_line
 
 __all__ = ["Perturber", "perturbed_maps"]
 
-ScoreOf = Callable[[Tensor, Sequence[Resolved]], Tensor]
+_log = logging.getLogger(__name__)
+
+ScoreOf = Callable[[Tensor, Sequence[Settled]], Tensor]
 """(m inputs, targets) to (T, m) scores, without a gradient."""
 
 SAME_SCORE = 1e-3
@@ -65,27 +68,20 @@ def perturbed_maps(
     """The maps of Ablation-CAM, or else of Score-CAM, for every layer, slot and row.
 
     ablate_in: for Ablation-CAM, in which of its calls each layer returned its features: the last.
-    Raises OverBudget before the first pass if there are too many.
     """
-    activations = [layer.activations() for layer in layers]
-    most = perturber.channels
-    needed = sum(min(one.shape[1], most or one.shape[1]) for one in activations)
-    if ablate_in is not None:
-        needed += TRIALS * len(layers)
-    perturber.budget.reserve(needed * sum(map(bool, scores.targets)))
     made = []
     for place, (tap, layer) in enumerate(zip(taps, layers, strict=True)):
-        features = activations[place]
+        features = layer.activations()
+        ablation = _Ablation(perturber, tap, layer, ablate_in[place]) if ablate_in else None
         maps = features.new_zeros(len(scores.sums), len(features), *features.shape[2:])
         for row, targets in enumerate(scores.targets):
             if not targets:
                 continue
-            chosen = most_varied_channels(features[row], most)
+            chosen = most_varied_channels(features[row], perturber.channels)
             kept = features[row][chosen]
-            if ablate_in is not None:
+            if ablation is not None:
                 values = torch.tensor(scores.values[row], dtype=torch.float64).to(features.device)
-                variants = _Ablation(perturber, tap, layer, row, ablate_in[place])
-                found = ablation_cam(kept, values, variants.scores(chosen, targets, values))
+                found = ablation_cam(kept, values, ablation.scores(row, chosen, targets, values))
             else:
                 found = score_cam(kept, _masked_scores(perturber, kept, row, targets, layer))
             maps[: len(targets), row] = found
@@ -95,7 +91,7 @@ def perturbed_maps(
 
 
 def _masked_scores(
-    perturber: Perturber, channels: Tensor, row: int, targets: Sequence[Resolved], layer: Layer
+    perturber: Perturber, channels: Tensor, row: int, targets: Sequence[Settled], layer: Layer
 ) -> Tensor:
     """(T, K) scores of one input, masked by each of the channels (K, *S)."""
     found = []
@@ -111,46 +107,60 @@ def _masked_scores(
 
 @dataclass
 class _Ablation:
-    """One input's scores with each channel of a layer set to 0, where its call `call` returns.
+    """Scores of inputs with each channel of a layer set to 0, where its call `call` returns.
 
     The variants part at the layer, so that the backbone runs for one input only: what comes behind
     gets as many rows as there are variants. A head that cannot take them (it has kept the number
     of inputs from before the layer) is found out by the score of an unchanged variant; then all
-    variants run from the start.
+    variants run from the start, which is what the method asks for. `parts_at_layer` is None before
+    that trial.
     """
 
     perturber: Perturber
     tap: FeatureTap
     layer: Layer
-    row: int
     call: int
-    parts_at_layer: bool = True
+    parts_at_layer: bool | None = None
 
-    def scores(self, chosen: Tensor, targets: Sequence[Resolved], expected: Tensor) -> Tensor:
-        """(T, K) for the K chosen channels."""
-        self.parts_at_layer = self._fits(targets, expected)
+    def scores(
+        self, row: int, chosen: Tensor, targets: Sequence[Settled], expected: Tensor
+    ) -> Tensor:
+        """(T, K) for the K chosen channels. expected: (T,), the scores of the input as it is."""
+        if self.parts_at_layer is None:
+            self.parts_at_layer = self.perturber.chunk > 1 and self._fits(row, targets, expected)
         found = []
         for part in torch.split(chosen, self.perturber.chunk):
             self.perturber.budget.spend(len(part))
-            found.append(self._run(part, targets))
+            found.append(self._run(row, part, targets, parts=self.parts_at_layer))
         return torch.cat(found, 1)
 
-    def _fits(self, targets: Sequence[Resolved], expected: Tensor) -> bool:
-        """Whether unchanged variants have the score that is known."""
-        nothing = torch.full((TRIALS,), -1)
-        self.perturber.budget.spend(TRIALS)
+    def _fits(self, row: int, targets: Sequence[Settled], expected: Tensor) -> bool:
+        """Whether unchanged variants that part at the layer have the score that is known."""
+        unchanged = torch.full((TRIALS,), -1)
         try:
-            scores = self._run(nothing, targets)
-        except torch.OutOfMemoryError:
+            scores = self._run(row, unchanged, targets, parts=True)
+        except (torch.OutOfMemoryError, CamserveError):
             raise
-        except Exception:  # noqa: BLE001 - a head may object to more rows in any way
-            return False
-        if scores.shape != (len(targets), TRIALS):
+        except Exception as error:  # noqa: BLE001 - a head may object to more rows in any way
+            _log.info("%s: %s: %s", self._whole_passes, type(error).__name__, one_line(error))
             return False
         slack = SAME_SCORE * expected.abs().max()
-        return bool(((scores - expected[:, None]).abs() <= slack).all())
+        fits = scores.shape == (len(targets), TRIALS)
+        fits = fits and bool(((scores - expected[:, None]).abs() <= slack).all())
+        if not fits:
+            _log.info("%s: it gives them another score", self._whole_passes)
+        return fits
 
-    def _run(self, channels: Tensor, targets: Sequence[Resolved]) -> Tensor:
+    @property
+    def _whole_passes(self) -> str:
+        return (
+            f"ablationcam at {self.tap.layer!r} runs whole passes, since the head does not take "
+            "more rows than there are inputs"
+        )
+
+    def _run(
+        self, row: int, channels: Tensor, targets: Sequence[Settled], *, parts: bool
+    ) -> Tensor:
         """(T, m) scores with channel k of variant k set to 0; -1 leaves a variant as it is."""
         batch = self.layer.layout.letters.index("B")
         copies = len(channels)
@@ -165,7 +175,7 @@ class _Ablation:
             if calls != self.call:
                 return None
             taken = tensors[self.tap.index]
-            together = torch.cat([taken] * copies, batch) if self.parts_at_layer else taken.clone()
+            together = torch.cat([taken] * copies, batch) if parts else taken.clone()
             view = to_channels_first(together, self.layer.layout, self.layer.extent)
             if view.untyped_storage().data_ptr() != together.untyped_storage().data_ptr():
                 raise NotExplainable(
@@ -177,7 +187,7 @@ class _Ablation:
                     view[variant, channel] = 0
             return replace_tensor(output, taken, together)
 
-        inputs = self.perturber.row(self.row, 1 if self.parts_at_layer else copies)
+        inputs = self.perturber.row(row, 1 if parts else copies)
         handle = self.tap.module.register_forward_hook(ablate)
         try:
             return self.perturber.score_of(inputs, targets)

@@ -44,10 +44,14 @@ class Backbone(AbstractContextManager["Backbone"]):
         return self
 
     def end(self) -> None:
-        """The head begins: float32 from here on."""
-        if not self.ended:
+        """The head begins, or goes on: float32 from here on.
+
+        Again and again, because a model's own `with autocast(enabled=False)` around the feature
+        layer turns ours on again where it ends.
+        """
+        if self._dtype != torch.float32:
             torch.set_autocast_enabled(self._device, False)  # noqa: FBT003 - torch's own signature
-            self.ended = True
+        self.ended = True
 
     def leaf(self, taken: Tensor) -> Tensor:
         """What the feature layer returned as a leaf of its own memory, float32 behind autocast."""
@@ -74,6 +78,7 @@ def casting_head(model: nn.Module, backbone: Backbone) -> Iterator[None]:
     def cast(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not backbone.ended:
             return None
+        backbone.end()
         return tuple(map(_wide, args)), {name: _wide(arg) for name, arg in kwargs.items()}
 
     with ExitStack() as borrowed:

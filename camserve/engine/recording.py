@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from camserve.engine.evidence import with_changed_corner
 from camserve.engine.layout_reader import LayoutReader, Refusal
 from camserve.engine.layouts import Extent, Layout, to_channels_first
-from camserve.engine.nested import floating_tensors, output_tensor, replace_tensor
+from camserve.engine.nested import floating_tensors, output_tensor, replace_tensor, shapes_of
+from camserve.errors import NotExplainable, one_line
 
-__all__ = ["Probe", "Recorded", "noise_like", "run_probe"]
+__all__ = ["Probe", "Recorded", "dense_layout", "noise_like", "run_probe"]
 
 SEED = 20170801
 
@@ -51,6 +53,10 @@ class Recorded:
         """The module that made the tensor."""
         return self if self.alias_of is None else self.alias_of.source
 
+    def is_(self, other: Recorded | None) -> bool:
+        """Whether both returned the very same tensor."""
+        return other is not None and self.source is other.source
+
     @cached_property
     def reach(self) -> float | None:
         """Share of the positions at which the gradient is not zero."""
@@ -71,6 +77,7 @@ class Probe:
 
     records: list[Recorded]
     output: Tensor
+    output_shapes: dict[str, tuple[int, ...]]  # of all floating tensors of the model's answer
     output_record: Recorded | None  # the module whose output is the model's
     output_layout: Layout | None  # of a dense output
     extent: Extent
@@ -99,9 +106,8 @@ class _Recorder:
         alias_of = self.find(tensor)
         # somebody may still write to a tensor that was handed out before: record a copy of it
         recorded = tensor.clone() if id(tensor) in self.handed else tensor
-        shapes = {path: tuple(tensor.shape) for path, tensor in tensors}
         record = Recorded(
-            name, recorded, index, reading, alias_of, self.reader.extent, shapes, is_open
+            name, recorded, index, reading, alias_of, self.reader.extent, shapes_of(output), is_open
         )
         self.records.append(record)
         clone = recorded.clone()
@@ -145,8 +151,9 @@ def run_probe(model: nn.Module, example: Tensor, labels: str) -> Probe:
     recorder = _Recorder(LayoutReader(extent, batch=1, familiar=_familiar(labels)))
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(SEED)  # a model that draws random numbers draws the same ones twice
-        with _recording(model, recorder):
-            output = output_tensor(model(leaf.clone()))
+        with _recording(model, recorder), _differentiable():
+            answer = model(leaf.clone())
+        output = output_tensor(answer)
         projection = noise_like(output, generator)
         score = (output * projection).sum()
         last = {record.name: record for record in recorder.records}
@@ -156,8 +163,9 @@ def run_probe(model: nn.Module, example: Tensor, labels: str) -> Probe:
     return Probe(
         records=records,
         output=output.detach(),
+        output_shapes=shapes_of(answer),
         output_record=recorder.find(output),
-        output_layout=_dense(reader, tuple(output.shape)),
+        output_layout=dense_layout(reader, tuple(output.shape)),
         extent=extent,
         reader=reader,
     )
@@ -199,9 +207,9 @@ def _familiar(labels: str) -> str:
     return "BC" if "C" not in labels or labels.index("C") < first else f"B{positions[0]}"
 
 
-def _dense(seen: LayoutReader, shape: tuple[int, ...]) -> Layout | None:
+def dense_layout(seen: LayoutReader, shape: tuple[int, ...]) -> Layout | None:
     """The reading of an output as a map. Token counts do not count: scores are no attention."""
-    reading = replace(seen, tokens=set()).read(shape)
+    reading = replace(seen.copy(), tokens=set()).read(shape)
     return reading if isinstance(reading, Layout) else None
 
 
@@ -217,6 +225,20 @@ def _recording(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Raises NotExplainable for a model that runs, but not where a gradient is asked for."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"in-?place|derivative", str(error)):
+            raise
+        raise NotExplainable(
+            f"the model cannot be differentiated ({one_line(error)}): it writes in place to what "
+            "its gradient needs, or has an operation without one"
+        ) from error
 
 
 def _differentiate(score: Tensor, records: list[Recorded]) -> None:

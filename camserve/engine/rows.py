@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from camserve.engine.nested import output_tensor
 from camserve.engine.recording import SEED, noise_like
+from camserve.errors import one_line
 
 __all__ = ["rows_are_independent"]
+
+_log = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 1e-3
 """Of the largest output. Kernels for other batch sizes round otherwise, by 1e-5 or so."""
@@ -30,7 +35,10 @@ def rows_are_independent(model: nn.Module, example: Tensor, labels: str) -> bool
             together = output_tensor(model(torch.cat([mine, other], batch)))
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # noqa: BLE001 - a program may object to another size in any way
+        except Exception as error:  # noqa: BLE001 - a program may object to another size in any way
+            _log.info(
+                "the model takes one input at a time: %s: %s", type(error).__name__, one_line(error)
+            )
             return None
     if together.numel() != 2 * alone.numel():
         return None

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from camserve.engine.gradients import vector_jacobian
 from camserve.engine.methods.finer import Finer
+from camserve.engine.nested import split_path
 from camserve.engine.precision import is_half
-from camserve.engine.resolved_targets import Resolved, resolve
 from camserve.engine.score_layout import class_dimension_first
-from camserve.engine.targets import Target
+from camserve.engine.settling import settle
+from camserve.engine.targets import Settled, Target
 from camserve.errors import NotExplainable
 
 __all__ = ["Reader", "Scores", "score_targets", "scores_of"]
@@ -24,20 +25,23 @@ SATURATED_WITHIN = 1e-6
 
 @dataclass(frozen=True)
 class Reader:
-    """How the reduction layer's output is read: its name, and the labels of its dimensions."""
+    """How the reduction layer's output is read: its name, the labels of its dimensions, and
+    whether the scores are probabilities, of a softmax or sigmoid put behind it or its own."""
 
     layer: str
     letters: str
+    probabilities: bool = False
 
     @property
-    def virtual(self) -> bool:
-        """Whether a softmax or sigmoid is put behind the logits."""
-        return self.layer in ("softmax", "sigmoid")
+    def behind(self) -> str:
+        """Of a softmax or sigmoid that is put behind the logits, its name."""
+        name, _ = split_path(self.layer)
+        return name if name in ("softmax", "sigmoid") else ""
 
     def widened(self, output: Tensor) -> Tensor:
         """A leaf for the head's last step: float64 behind a virtual layer, because in float32
         1 - p is lost near 1 and with it the gradient p (1 - p); float32 for half precision."""
-        if self.virtual:
+        if self.behind:
             return output.detach().double()
         return output.detach().float() if is_half(output.dtype) else output.detach().clone()
 
@@ -47,9 +51,9 @@ class Reader:
 
     def scores(self, logits: Tensor) -> Tensor:
         """(N, C, *D): probabilities behind a virtual layer."""
-        if self.layer == "softmax":
+        if self.behind == "softmax":
             return logits.softmax(1)
-        return logits.sigmoid() if self.layer == "sigmoid" else logits
+        return logits.sigmoid() if self.behind == "sigmoid" else logits
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Scores:
     leaf; rows are independent, so the sum has the per-row gradients.
     """
 
-    targets: list[list[Resolved]]
+    targets: list[list[Settled]]
     values: list[list[float]]
     saturated: list[list[bool]]
     leaf: Tensor
@@ -92,14 +96,14 @@ def score_targets(
     leaf = reader.widened(output).requires_grad_()
     logits = _rows(leaf, reader, len(targets))
     x = reader.scores(logits)
-    resolved = [resolve(row, x[i], reader.layer, finer) for i, row in enumerate(targets)]
-    flat = [(i, target) for i, row in enumerate(resolved) for target in row]
+    settled = [settle(row, x[i], reader.behind, finer) for i, row in enumerate(targets)]
+    flat = [(i, target) for i, row in enumerate(settled) for target in row]
     scores = scores_of(flat, x, logits)
-    slots = torch.tensor([slot for row in resolved for slot in range(len(row))], device=x.device)
-    sums = scores.new_zeros(max(map(len, resolved))).index_add(0, slots, scores)
+    slots = torch.tensor([slot for row in settled for slot in range(len(row))], device=x.device)
+    sums = scores.new_zeros(max(map(len, settled))).index_add(0, slots, scores)
     values = iter(scores.tolist())
-    rows = [[next(values) for _ in row] for row in resolved]
-    return Scores(resolved, rows, _saturated(resolved, rows, x, reader), leaf, sums, output.dtype)
+    rows = [[next(values) for _ in row] for row in settled]
+    return Scores(settled, rows, _saturated(settled, rows, reader), leaf, sums, output.dtype)
 
 
 def _rows(output: Tensor, reader: Reader, count: int) -> Tensor:
@@ -117,7 +121,7 @@ def _rows(output: Tensor, reader: Reader, count: int) -> Tensor:
     return logits
 
 
-def scores_of(flat: Sequence[tuple[int, Resolved]], x: Tensor, logits: Tensor) -> Tensor:
+def scores_of(flat: Sequence[tuple[int, Settled]], x: Tensor, logits: Tensor) -> Tensor:
     """(P,) scores of P (row, target); class scores are gathered in one operation."""
     totals = x.flatten(2).sum(2) if x.ndim > 2 else x  # (N, C)
     classes = [(p, row, one.class_index) for p, (row, one) in enumerate(flat) if one.gathers]
@@ -133,24 +137,13 @@ def scores_of(flat: Sequence[tuple[int, Resolved]], x: Tensor, logits: Tensor) -
 
 
 def _saturated(
-    resolved: list[list[Resolved]], values: list[list[float]], x: Tensor, reader: Reader
+    settled: list[list[Settled]], values: list[list[float]], reader: Reader
 ) -> list[list[bool]]:
     """Where a class's probability is so near to 1 that hardly any gradient is left."""
-    found = [
+    return [
         [
-            one.gathers and 1 - SATURATED_WITHIN < value <= 1
+            reader.probabilities and one.gathers and 1 - SATURATED_WITHIN < value <= 1
             for one, value in zip(row, row_values, strict=True)
         ]
-        for row, row_values in zip(resolved, values, strict=True)
+        for row, row_values in zip(settled, values, strict=True)
     ]
-    if any(map(any, found)) and not _are_probabilities(x, reader):
-        return [[False] * len(row) for row in resolved]
-    return found
-
-
-def _are_probabilities(x: Tensor, reader: Reader) -> bool:
-    """Whether x comes out of a softmax or sigmoid: a virtual one, or the model's own."""
-    if reader.virtual:
-        return True
-    x = x.detach()
-    return bool((x >= 0).all()) and bool((x.sum(1) - 1).abs().max() < 1e-3)

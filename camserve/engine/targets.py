@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from camserve.expressions import Expression
 
-__all__ = ["ClassIndex", "Reduction", "Region", "Target", "Top"]
+__all__ = ["ClassIndex", "Reduction", "Region", "Settled", "Target", "Top"]
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,23 @@ class Reduction:
     reference: Tensor | None = None
 
 
-Target = ClassIndex | Top | Reduction | Expression
-"""`Expression`: a scalar in a language of its own, `camserve.expressions.parse("x[3] - x[5]")`."""
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """One scalar of one input's output (C, *D), made concrete: which class is meant, against which
+    other, which positions. It stays the same function of the output while the input or the
+    weights are changed.
+
+    score: what it is. class_index: the class, for a target that names or finds one. gathers: the
+    score is that class's total, which is looked up for a whole batch at once. of_logits: the score
+    is a function of the logits, also where a softmax or sigmoid is put behind them.
+    """
+
+    score: Callable[[Tensor], Tensor]
+    class_index: int | None = None
+    gathers: bool = False
+    of_logits: bool = False
+
+
+Target = ClassIndex | Top | Reduction | Expression | Settled
+"""`Expression`: a scalar in a language of its own, `camserve.expressions.parse("x[3] - x[5]")`.
+`Settled`: what an attribution says that it explains."""

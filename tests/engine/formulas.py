@@ -168,7 +168,7 @@ def ablationcam(known: Known, chosen: Sequence[int] = range(6)) -> Array:
         without[:, k] = 0
         with torch.no_grad():
             score = float(known.model.after(without)[0, known.class_index])
-        weights[k] = (known.y - score) / known.y
+        weights[k] = (known.y - score) / abs(known.y)
     return weighted(known, list(weights))
 
 

@@ -251,3 +251,41 @@ def test_features_survive_a_later_write_to_what_the_layer_returned() -> None:
         features = model.conv(IMAGES[:1])[0]
         expected = torch.einsum("k,khw->hw", model.head.weight[1], features) / 256
     assert difference(attribution.map, expected) <= 1e-5
+
+
+def test_rows_that_would_mix_are_explained_one_by_one() -> None:
+    """A batch norm without statistics of its own knows its neighbours."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8, track_running_stats=False), PooledHead(8)
+    )
+    explainer = Explainer(randomised(model), IMAGES[:1], feature_layer="0")
+    sizes = count_forwards(model)
+    together = explainer.explain(IMAGES, [[ClassIndex(1)], [], [ClassIndex(2)], [ClassIndex(1)]])
+    assert sizes == [1, 1, 1]
+    outputs = explainer.output(IMAGES)
+    for row, found in enumerate(together):
+        assert torch.equal(outputs[row], explainer.output(IMAGES[row : row + 1])[0])
+        for one in found:
+            target = ClassIndex(one.class_index or 0)
+            [[alone]] = explainer.explain(IMAGES[row : row + 1], [[target]])
+            assert torch.equal(one.map, alone.map)
+            assert one.score == alone.score
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning")
+def test_a_program_for_one_input_takes_several() -> None:
+    program = torch.export.export(randomised(PlainCNN()), (IMAGES[:1],))
+    explainer = Explainer(torch.export.unflatten(program), IMAGES[:1])
+    assert explainer.report.rows_are_independent is None
+    together = explainer.explain(IMAGES, [[ClassIndex(1)]] * 4)
+    [[alone]] = explainer.explain(IMAGES[3:], [[ClassIndex(1)]])
+    assert torch.equal(together[3][0].map, alone.map)
+
+
+class PooledHead(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.relu().square().mean((2, 3)))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
-from camserve.engine import ClassIndex, Explainer
+from camserve.engine import ClassIndex, Explainer, Finer, Reduction, Top
 from camserve.engine.evaluation import rank_correlation, shuffled_weights
 from camserve.vocabulary import METHODS, Method
 from tests.engine.curved import curved
@@ -160,3 +162,38 @@ def test_a_trained_network_loses_its_maps() -> None:
             for one, two in zip(row, others, strict=True)
         ]
     assert abs(float(np.mean(found))) < 0.3
+
+
+def test_what_was_settled_is_the_same_with_other_weights() -> None:
+    """Which class is the best, which the best other one, which pixels: of the network itself."""
+    network = randomised(PlainCNN()).double()
+    image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    explainer = Explainer(network, image, feature_layer="features")
+    other = {name: weight.neg() for name, weight in network.named_parameters()}
+    targets = [Top(1), Reduction("class_margin", class_index=2)]
+    (own,) = explainer.explain(image, [targets])
+    (settled,) = explainer.explain(image, [[one.target for one in own]], weights=other)
+    with torch.no_grad():
+        logits = network(image)[0]
+        others = functional_call(network, other, (image,))[0]
+    best = int(logits.argmax())
+    against = max((float(logits[c]), c) for c in range(5) if c != 2)[1]
+    assert (best, against) != (int(others.argmax()), int(others.argmax()))
+    assert settled[0].score == pytest.approx(float(others[best]))
+    assert settled[1].score == pytest.approx(float(others[2] - others[against]))
+
+
+def test_the_classes_that_finercam_compares_stay_those_of_the_network() -> None:
+    network = randomised(PlainCNN()).double()
+    image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    explainer = Explainer(network, image, feature_layer="features")
+    other = {name: weight.neg() for name, weight in network.named_parameters()}
+    finer = Finer(comparisons=1, strength=0.5)
+    options: Any = {"method": "finercam", "finer": finer}
+    ((own,),) = explainer.explain(image, [[ClassIndex(2)]], **options)
+    ((settled,),) = explainer.explain(image, [[own.target]], method="finercam", weights=other)
+    with torch.no_grad():
+        logits = network(image)[0]
+        others = functional_call(network, other, (image,))[0]
+    near = min((abs(float(logits[c] - logits[2])), c) for c in range(5) if c != 2)[1]
+    assert settled.score == pytest.approx(float(others[2] - 0.5 * others[near]))

@@ -91,3 +91,15 @@ def test_ambiguous_tokens_name_the_choices() -> None:
         explainer.explain(inputs, [[ClassIndex(0)]], feature_format="BTC", **ask)
     [[chosen]] = explainer.explain(inputs, [[ClassIndex(0)]], feature_format="BTC:4x4", **ask)
     assert chosen.map.shape == (4, 4)
+
+
+@pytest.mark.parametrize("labels", ["BTC:abc", "BTC:0x0", "BTC:-7x-28", "BTC:8x8x", "BTC:"])
+def test_a_grid_that_is_none(labels: str) -> None:
+    explainer = Explainer(randomised(ClassTokenViT()), torch.zeros(1, 3, 32, 32))
+    with pytest.raises(InvalidRequest, match="written as in BTC:14x14"):
+        explainer.explain(
+            torch.zeros(1, 3, 32, 32),
+            [[ClassIndex(1)]],
+            feature_layer=explainer.report.feature_layer,
+            feature_format=labels,
+        )

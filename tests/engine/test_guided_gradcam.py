@@ -12,11 +12,11 @@ from captum.attr import GuidedGradCam
 from torch import Tensor, nn
 from torch.nn import functional
 
-from camserve.engine import ClassIndex, Explainer
+from camserve.engine import ClassIndex, Diagnostic, Explainer
 from camserve.errors import NotExplainable
 from tests.engine.curved import Relu
 from tests.engine.formulas import GuidedReLU, grown
-from tests.engine.networks import ClassTokenViT, DenseNetLike, ResNetLike, randomised
+from tests.engine.networks import ClassTokenViT, DenseNetLike, PlainCNN, ResNetLike, randomised
 from tests.engine.truth import difference
 
 
@@ -186,3 +186,27 @@ def test_guided_gradcam_needs_relus() -> None:
         explainer = Explainer(model, torch.zeros(1, 3, 32, 32))
         with pytest.raises(NotExplainable, match="this model has none: use gradcam or layercam"):
             explainer.explain(IMAGES[:1], [[ClassIndex(1)]], method="guided-gradcam")
+
+
+def test_what_speaks_against_a_class_is_not_called_flat() -> None:
+    """The diagnosis is of the map before a ReLU takes it to 0 everywhere."""
+    model = randomised(PlainCNN())
+    with torch.no_grad():
+        model.head.weight.abs_().neg_()
+    explainer = Explainer(model, IMAGES[:1], feature_layer="features")
+    ((plain,),) = explainer.explain(IMAGES[:1], [[ClassIndex(1)]])
+    ((one,),) = explainer.explain(IMAGES[:1], [[ClassIndex(1)]], method="guided-gradcam")
+    assert not one.map.any()
+    assert one.diagnostics == plain.diagnostics == (Diagnostic.NEGATIVE_ONLY,)
+
+
+def test_an_infinite_gradient_in_the_input_is_noticed() -> None:
+    class Rooted(PlainCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sqrt())
+
+    image = IMAGES[:1].abs()
+    image[..., 0, 0] = 0
+    explainer = Explainer(randomised(Rooted()), torch.ones(1, 3, 32, 32), feature_layer="features")
+    ((one,),) = explainer.explain(image, [[ClassIndex(1)]], method="guided-gradcam")
+    assert one.diagnostics == (Diagnostic.NONFINITE,)

@@ -129,3 +129,30 @@ def test_resnet50_saves_a_fiftieth_of_a_full_graph_or_less() -> None:
     # and all but a thousandth of that are the weights of the classifier
     weights = {weight.untyped_storage().data_ptr() for weight in model.state_dict().values()}
     assert sum(size for address, size in ours.items() if address not in weights) < 0.001 * some
+
+
+def test_an_explainer_keeps_the_weights_and_no_other_tensor() -> None:
+    """What the probe looked at is gone, or a GPU would hold each model several times over."""
+    import gc
+
+    model = randomised(Wide())
+    explainer = Explainer(model, torch.zeros(1, 3, 64, 64))
+    explainer.explain(torch.randn(2, 3, 64, 64), [[Top(2)]] * 2)
+    weights = {id(weight) for weight in [*model.parameters(), *model.buffers()]}
+    seen: set[int] = set()
+    left: list[object] = [explainer.__dict__]
+    kept: list[Tensor] = []
+    while left:
+        one = left.pop()
+        if id(one) in seen or isinstance(one, type(gc) | type):
+            continue
+        seen.add(id(one))
+        if isinstance(one, Tensor):
+            kept += [one] if id(one) not in weights else []
+            continue
+        if type(one).__module__.startswith(("camserve.", "torch.nn.", "tests.")) or isinstance(
+            one, dict | list | tuple | set
+        ):
+            left += gc.get_referents(one)
+    assert not kept, [tuple(one.shape) for one in kept]
+    assert len(seen) > 100

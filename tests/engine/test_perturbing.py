@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from camserve.engine import Budget, ClassIndex, Explainer
+from camserve.engine import Budget, ClassIndex, Diagnostic, Explainer
+from camserve.engine.methods.perturbation import upsample
+from camserve.expressions import parse
 from camserve.vocabulary import Method
 from tests.engine.curved import SEEDS, Curved, curved
 from tests.engine.formulas import PERTURBING, Known, ablationcam, grown, scorecam, truth
-from tests.engine.networks import ClassTokenViT, randomised
+from tests.engine.networks import ClassTokenViT, PlainCNN, randomised
 from tests.engine.truth import difference
 
 
@@ -173,3 +176,43 @@ def test_perturbing_tokens_and_frames(layout: str, method: Method, chunk: int) -
     explainer = Explainer(model, x, input_format=labels, feature_layer=layer)
     ((one,),) = explainer.explain(x, [[ClassIndex(1)]], method=method, chunk=chunk)
     assert difference(one.map, torch.from_numpy(expected)) <= 1e-12
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_ablationcam_of_a_negative_score_is_not_turned_over(scale: float) -> None:
+    """All evidence for a class stays evidence for it, and all against it against it."""
+    model = randomised(PlainCNN())
+    with torch.no_grad():
+        model.head.weight.abs_().mul_(scale)
+        model.head.bias.zero_()
+    image = torch.rand(1, 3, 32, 32)
+    explainer = Explainer(model, image, feature_layer="features")
+    found = [
+        explainer.explain(image, [[ClassIndex(1)]], method=method)[0][0]
+        for method in ("gradcam", "ablationcam")
+    ]
+    assert found[0].score * scale > 0
+    for one in found:
+        assert bool((one.map * scale >= 0).all())
+        assert (Diagnostic.NEGATIVE_ONLY in one.diagnostics) == (scale < 0)
+
+
+def test_ablationcam_of_a_score_of_zero_is_finite() -> None:
+    """Its falls are taken as they are."""
+    model = randomised(PlainCNN())
+    image = torch.rand(1, 3, 32, 32)
+    explainer = Explainer(model, image, feature_layer="features")
+    ((one,),) = explainer.explain(image, [[parse("x[1] - x[1]")]], method="ablationcam")
+    assert one.score == 0
+    assert not one.map.any()
+
+
+def test_masks_of_a_video_with_three_axes_of_space() -> None:
+    """torch has no up-sampling for so many axes: here three together, then the fourth."""
+    maps = torch.randn(2, 2, 3, 2, 3, generator=torch.Generator().manual_seed(1))
+    volumes = functional.interpolate(
+        maps.movedim(-1, 1).flatten(0, 1)[:, None], (4, 6, 5), mode="trilinear"
+    )
+    lines = volumes.reshape(2, 3, 4 * 6 * 5).transpose(1, 2)
+    expected = functional.interpolate(lines, 7, mode="linear").reshape(2, 4, 6, 5, 7)
+    assert difference(upsample(maps, (4, 6, 5, 7)), expected) <= 1e-6

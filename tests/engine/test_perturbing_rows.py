@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from camserve.engine import ClassIndex, Explainer
+from camserve.errors import NotExplainable
 from camserve.vocabulary import Method
 from tests.engine.curved import SEEDS, Curved, Relu, curved
 from tests.engine.formulas import PERTURBING, truth
@@ -23,7 +24,7 @@ def test_chunks_change_nothing(method: Method, chunk: int) -> None:
     explainer = Explainer(model, inputs[:1], feature_layer="features")
     model.tail.register_forward_pre_hook(lambda _m, args: sizes.append(len(args[0])))
     ((one,),) = explainer.explain(inputs[:1], [[ClassIndex(1)]], method=method, chunk=chunk)
-    trial = [2] if method == "ablationcam" else []
+    trial = [2] if method == "ablationcam" and chunk > 1 else []
     assert sizes == [1, *trial, *{1: [1] * 6, 3: [3, 3], 100: [6]}[chunk]]
     assert difference(one.map, truth(method, model, inputs[:1], 1)) <= 1e-5
 
@@ -138,3 +139,52 @@ def test_variants_run_one_by_one_where_rows_are_not_independent(
         inputs, [[ClassIndex(1)]], method=method, chunk=100
     )
     assert difference(one.map, expected) <= 1e-12
+
+
+def test_the_head_is_tried_once_a_layer_and_what_it_says_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, inputs = curved()
+    stubborn = ReshapesToOldCount().double()
+    stubborn.load_state_dict(model.state_dict())
+    explainer = Explainer(stubborn, inputs[:1], feature_layer="features")
+    with caplog.at_level("INFO", logger="camserve.engine"):
+        explainer.explain(inputs, [[ClassIndex(1)]] * 2, method="ablationcam")
+    (record,) = caplog.records
+    assert "ablationcam at 'features' runs whole passes" in record.message
+    assert "RuntimeError: " in record.message
+
+
+def test_a_refusal_of_our_own_is_no_reason_to_try_again() -> None:
+    """Dimensions of channels apart from each other: no whole pass would help."""
+
+    class TwoChannels(Curved):
+        class Layer(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.unflatten(1, (2, 3)).movedim(1, 3)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.split = self.Layer()
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.split(self.features(functional.relu(self.stem(x))))
+            features = features.movedim(3, 1).flatten(1, 2)
+            pooled = functional.relu(self.tail(features)).square().flatten(2).mean(2)
+            return self.head(pooled)
+
+    model, inputs = curved()
+    network = TwoChannels().double()
+    network.load_state_dict(model.state_dict())
+    explainer = Explainer(network, inputs[:1])
+    passes: list[int] = []
+    network.register_forward_pre_hook(lambda _m, args: passes.append(len(args[0])))
+    with pytest.raises(NotExplainable, match="several channel dimensions"):
+        explainer.explain(
+            inputs[:1],
+            [[ClassIndex(1)]],
+            method="ablationcam",
+            feature_layer="split",
+            feature_format="BCSUS",
+        )
+    assert passes == [1, 1]

@@ -55,3 +55,32 @@ def test_the_callers_autocast_is_as_before_and_does_not_reach_inside(
         assert autocast_now() == callers_autocast
         assert hooks(model) == 0
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_a_networks_own_autocast_around_the_layer_does_not_reach_the_head(
+    precision: Precision,
+) -> None:
+    """Where it ends, it turns on what it found at its start."""
+
+    class Guarded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1)
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x).relu()
+            with torch.autocast("cpu", enabled=False):
+                x = self.body(x.float())
+            return self.fc(x.relu().mean((2, 3)))
+
+    model = Guarded()
+    seen: list[torch.dtype] = []
+    model.fc.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+    image = torch.randn(1, 3, 32, 32)
+    explainer = Explainer(model, image, feature_layer="body")
+    seen.clear()
+    explainer.explain(image, [[ClassIndex(1)]], precision=precision)
+    assert seen == [torch.float32]
+    assert not torch.is_autocast_enabled("cpu")

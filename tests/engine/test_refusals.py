@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from camserve.engine import ClassIndex, Diagnostic, Explainer
-from camserve.errors import InvalidInput, LayerNotFound, NotExplainable, ShapeMismatch
+from camserve.errors import (
+    InvalidInput,
+    InvalidRequest,
+    LayerNotFound,
+    NotExplainable,
+    ShapeMismatch,
+)
 from camserve.vocabulary import Precision
 from tests.engine.networks import ClassTokenViT, PlainCNN, ResNetLike, randomised
 from tests.engine.truth import difference
@@ -186,3 +193,24 @@ def test_every_diagnostic_has_advice() -> None:
     for diagnostic in Diagnostic:
         assert diagnostic.advice.endswith(".")
         assert ":" in diagnostic.advice or "," in diagnostic.advice
+
+
+def test_the_probe_never_shows_a_model_what_memory_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky(PlainCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            if not x.isfinite().all():
+                raise ValueError("NaN")
+            return super().forward(x)
+
+    model = randomised(Picky())
+    monkeypatch.setattr(torch, "empty", lambda shape, **_options: torch.full(shape, torch.nan))
+    Explainer(model, IMAGE)
+
+
+@pytest.mark.parametrize("name", ["channels", "chunk"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_counts_are_at_least_one(name: str, value: int) -> None:
+    explainer = Explainer(randomised(PlainCNN()), IMAGE)
+    options: Any = {name: value}
+    with pytest.raises(InvalidRequest, match=f"{name}: at least 1, not {value}"):
+        explainer.explain(IMAGE, [[ClassIndex(1)]], method="scorecam", **options)

@@ -11,13 +11,27 @@ import torch
 from safetensors.torch import load, save
 
 from camserve.broker import JobQueue, JobRecord, Priority, new_job_id
+from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, JobInput, JobResult, JobTarget, input_name, map_name
 from camserve.contracts.targets import ClassIndexTarget
 from camserve.contracts.wire import METADATA_KEY, metadata_of
 from tests.workers.factories import SHAPE
+from workers.compute import Limits, Outcome, explain_jobs
+from workers.models import ResidentModel
 from workers.rows import ComputeJob
 
-__all__ = ["compute_job", "document", "enqueue", "failure", "load_job", "noise", "payload", "read"]
+__all__ = [
+    "compute_job",
+    "document",
+    "enqueue",
+    "failed",
+    "failure",
+    "load_job",
+    "noise",
+    "payload",
+    "read",
+    "run",
+]
 
 FIRST_CLASS = ClassIndexTarget(class_index=0)
 
@@ -44,6 +58,18 @@ def payload(*inputs: torch.Tensor) -> bytes:
 
 def compute_job(job_id: str, *inputs: torch.Tensor, **fields: Any) -> ComputeJob:
     return ComputeJob(job_id, document(*inputs, **fields), payload(*inputs))
+
+
+def run(
+    model: ResidentModel, *jobs: ComputeJob, passes: float = float("inf"), max_batch: int = 8
+) -> list[Outcome]:
+    limits = Limits(max_batch=max_batch, forward_passes=passes)
+    return explain_jobs(model, jobs, limits=limits, worker="w", device="cpu")
+
+
+def failed(outcome: Outcome) -> FailureMessage:
+    assert isinstance(outcome, FailureMessage)
+    return outcome
 
 
 def read(result: object) -> tuple[JobResult, list[torch.Tensor]]:

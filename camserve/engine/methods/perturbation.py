@@ -38,12 +38,17 @@ def score_cam(activations: Tensor, scores: Tensor) -> Tensor:
 
 
 def ablation_cam(activations: Tensor, score: Tensor, ablated: Tensor) -> Tensor:
-    """sum_k w_k A_k, w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3).
+    """sum_k w_k A_k, w_k = (y - y_k) / |y| (Desai and Ramaswamy 2020, eq. 3).
+
+    The paper divides by y, which it takes to be positive: of a negative score the map would be
+    turned over, evidence against the class shown as evidence for it. Where y is 0 the falls stay
+    as they are.
 
     activations: (K, *S). score: (...), y, the target's score. ablated: (..., K), y_k, the score
-    with channel k set to 0. Returns (..., *S), not finite where y is 0.
+    with channel k set to 0. Returns (..., *S).
     """
-    weights = ((score.unsqueeze(-1) - ablated) / score.unsqueeze(-1)).to(activations.dtype)
+    scale = torch.where(score == 0, torch.ones_like(score), score.abs()).unsqueeze(-1)
+    weights = ((score.unsqueeze(-1) - ablated) / scale).to(activations.dtype)
     return _weighted(activations, weights)
 
 
@@ -59,9 +64,15 @@ def most_varied_channels(activations: Tensor, count: int | None) -> Tensor:
 
 def upsample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """(K, *S) to (K, *size), linear with half-pixel centres, edges repeated."""
-    return functional.interpolate(
-        maps.unsqueeze(0), size=list(size), mode=_MODES[len(size)], align_corners=False
-    ).squeeze(0)
+    if len(size) in _MODES:
+        return functional.interpolate(
+            maps.unsqueeze(0), size=list(size), mode=_MODES[len(size)], align_corners=False
+        ).squeeze(0)
+    for axis, length in enumerate(size, 1):  # more axes than torch has a mode for: one by one
+        lines = maps.movedim(axis, -1)
+        grown = upsample(lines.reshape(-1, lines.shape[-1]), (length,))
+        maps = grown.reshape(*lines.shape[:-1], length).movedim(-1, axis)
+    return maps
 
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:

@@ -1,13 +1,8 @@
-"""Targets made concrete on one input: which class is meant, against which other, which positions.
-
-What is settled here stays so while the input is changed (masked, ablated): the scalar is the same
-function of the output for all variants.
-"""
+"""Targets settled on one input: which class is meant, against which other, which positions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,27 +11,12 @@ from torch import Tensor
 from camserve.engine import reductions
 from camserve.engine.expressions import evaluate
 from camserve.engine.methods.finer import Finer, finer_score, most_similar_classes
-from camserve.engine.targets import ClassIndex, Reduction, Target, Top
+from camserve.engine.targets import ClassIndex, Reduction, Settled, Target, Top
 from camserve.errors import InvalidRequest
 from camserve.expressions import Expression
 from camserve.vocabulary import REDUCTIONS_OF_LOGITS
 
-__all__ = ["Resolved", "check_targets", "resolve"]
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """One scalar of one input's output (C, *D).
-
-    score: what it is. class_index: the class, for a target that names or finds one. gathers: the
-    score is that class's total, which is looked up for a whole batch at once. of_logits: the score
-    is a function of the logits, also where a softmax or sigmoid is put behind them.
-    """
-
-    score: Callable[[Tensor], Tensor]
-    class_index: int | None = None
-    gathers: bool = False
-    of_logits: bool = False
+__all__ = ["check_targets", "class_total", "settle"]
 
 
 def check_targets(targets: Sequence[Sequence[Target]]) -> None:
@@ -48,24 +28,25 @@ def check_targets(targets: Sequence[Sequence[Target]]) -> None:
             raise InvalidRequest(f"top: at least 1, not {target.k}", field="top", minimum=1)
 
 
-def resolve(
-    targets: Sequence[Target], x: Tensor, layer: str, finer: Finer | None
-) -> list[Resolved]:
+def settle(targets: Sequence[Target], x: Tensor, behind: str, finer: Finer | None) -> list[Settled]:
     """The scalars of one input's targets, in order; `Top` becomes its classes.
 
-    x: (C, *D) of the reduction layer `layer`. finer: compare each class with similar ones.
+    x: (C, *D) of the reduction layer. behind: `softmax` or `sigmoid` if one is put behind it.
+    finer: compare each class with similar ones.
     Raises ClassIndexOutOfRange, InvalidRequest.
     """
     x = x.detach()
     totals = x.flatten(1).sum(1) if x.ndim > 1 else x
-    resolved: list[Resolved] = []
+    settled: list[Settled] = []
     for target in targets:
         match target:
             case Top():
-                resolved += [_of_class(c, totals, finer) for c in _best(target.k, totals)]
+                settled += [_of_class(c, totals, finer) for c in _best(target.k, totals)]
+            case Settled():
+                settled.append(target)
             case ClassIndex():
                 index = reductions.check_class_index(target.index, len(totals))
-                resolved.append(_of_class(index, totals, finer))
+                settled.append(_of_class(index, totals, finer))
             case _ if finer is not None:
                 raise InvalidRequest(
                     "finercam compares a class with similar ones: it takes class_index, "
@@ -73,10 +54,10 @@ def resolve(
                     field="method",
                 )
             case Expression():
-                resolved.append(Resolved(partial(evaluate, target)))
+                settled.append(Settled(partial(evaluate, target)))
             case Reduction():
-                resolved.append(_of_reduction(target, x, totals, layer))
-    return resolved
+                settled.append(_of_reduction(target, x, totals, behind))
+    return settled
 
 
 def _best(k: int, totals: Tensor) -> list[int]:
@@ -91,30 +72,35 @@ def _best(k: int, totals: Tensor) -> list[int]:
     return best
 
 
-def _of_class(index: int, totals: Tensor, finer: Finer | None) -> Resolved:
+def class_total(index: int) -> Settled:
+    """The score of a class, of whatever output has it."""
+    return Settled(partial(reductions.class_score, class_index=index), index, gathers=True)
+
+
+def _of_class(index: int, totals: Tensor, finer: Finer | None) -> Settled:
     if finer is None:
-        return Resolved(partial(reductions.class_score, class_index=index), index, gathers=True)
+        return class_total(index)
     others = most_similar_classes(totals, index, finer.comparisons)
     score = partial(finer_score, class_index=index, others=others, strength=finer.strength)
-    return Resolved(score, index)
+    return Settled(score, index)
 
 
-def _of_reduction(target: Reduction, x: Tensor, totals: Tensor, layer: str) -> Resolved:
+def _of_reduction(target: Reduction, x: Tensor, totals: Tensor, behind: str) -> Settled:
     simple: dict[str, Callable[[Tensor], Tensor]] = {
         "sum": torch.sum,
         "mean": torch.mean,
         "max": torch.max,
         "norm": torch.linalg.vector_norm,
-        "entropy": reductions.sigmoid_entropy if layer == "sigmoid" else reductions.entropy,
+        "entropy": reductions.sigmoid_entropy if behind == "sigmoid" else reductions.entropy,
     }
     of_logits = target.name in REDUCTIONS_OF_LOGITS
     if target.name in simple:
-        return Resolved(simple[target.name], of_logits=of_logits)
+        return Settled(simple[target.name], of_logits=of_logits)
     if target.name == "output":
-        return Resolved(partial(reductions.output, index=target.index))
+        return Settled(partial(reductions.output, index=target.index))
     if target.name == "similarity":
         assert target.reference is not None  # noqa: S101 - `check_reduction` asks for it
-        return Resolved(partial(reductions.similarity, reference=target.reference))
+        return Settled(partial(reductions.similarity, reference=target.reference))
     index = reductions.check_class_index(target.class_index or 0, len(x))
     score: Callable[[Tensor], Tensor]
     match target.name:
@@ -127,11 +113,11 @@ def _of_reduction(target: Reduction, x: Tensor, totals: Tensor, layer: str) -> R
         case "segmentation":
             positions = _positions(target, x, index)
             score = partial(reductions.segmentation, class_index=index, positions=positions)
-        case "log_odds" if layer != "sigmoid":
+        case "log_odds" if behind != "sigmoid":
             score = partial(reductions.log_odds, class_index=index)
         case _:  # of a sigmoid, the logit is the log-odds
             score = partial(reductions.class_score, class_index=index)
-    return Resolved(score, index, gathers=target.name == "class_score", of_logits=of_logits)
+    return Settled(score, index, gathers=target.name == "class_score", of_logits=of_logits)
 
 
 def _positions(target: Reduction, x: Tensor, class_index: int) -> Tensor | None:
