@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,57 +16,22 @@ from camserve.engine.attributions import (
     attributions_of,
     gradient_maps,
 )
-from camserve.engine.budget import Budget
 from camserve.engine.diagnostics import Diagnostic
 from camserve.engine.gradients import vector_jacobian
 from camserve.engine.head import Forward, HeadForward, Watched, forward_head
-from camserve.engine.introspection import FeatureTap
 from camserve.engine.layouts import Extent, Layout, refit, to_channels_first
-from camserve.engine.methods.finer import Finer
 from camserve.engine.methods.guided import GuidedReLUs, guided_grad_cam
 from camserve.engine.perturbing import Perturber, perturbed_maps
+from camserve.engine.plan import Plan
 from camserve.engine.precision import Backbone, casting_head, is_half
-from camserve.engine.scores import Reader, Scores, score_targets, scores_of
+from camserve.engine.reweighting import Reweighted
+from camserve.engine.scores import Scores, score_targets, scores_of
 from camserve.engine.settling import settle
 from camserve.engine.targets import Settled, Target
 from camserve.errors import InvalidRequest, NotExplainable
-from camserve.vocabulary import Method, Precision
+from camserve.vocabulary import Precision
 
-__all__ = ["Computation", "Plan", "with_weights"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to compute, with all names looked up."""
-
-    reduction: nn.Module | None
-    path: str | None
-    reader: Reader
-    method: Method = "gradcam"
-    taps: tuple[FeatureTap, ...] = ()
-    precision: Precision = "float32"
-    finer: Finer | None = None
-    channels: int | None = None
-    chunk: int = 8
-    budget: Budget = field(default_factory=Budget)
-
-    @property
-    def passes(self) -> int:
-        """Forward passes that one input with targets takes.
-
-        Score-CAM and Ablation-CAM take one more for each channel, guided Grad-CAM one for the
-        gradient in the input. That Ablation-CAM tries its head once is not counted.
-        """
-        if self.method == "guided-gradcam":
-            return 2
-        if self.method not in ("scorecam", "ablationcam"):
-            return 1
-        return 1 + sum(min(tap.channels, self.channels or tap.channels) for tap in self.taps)
-
-    def watched(self, *, cut: bool = True) -> Watched:
-        """cut: differentiate from the feature layers on; else they only end the backbone."""
-        taps = [(tap.module, tap.index) for tap in self.taps]
-        return Watched(taps, self.reduction, self.path, self.reader.layer, cut)
+__all__ = ["Computation"]
 
 
 @dataclass(frozen=True)
@@ -223,10 +187,10 @@ class Computation:
         if not is_half(dtype):
             return self
         known = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        if isinstance(self.forward, _Reweighted):
+        if isinstance(self.forward, Reweighted):
             known |= self.forward.weights
         wide = {n: w.float() if w.is_floating_point() else w for n, w in known.items()}
-        return replace(self, forward=with_weights(self.model, wide))
+        return replace(self, forward=Reweighted(self.model, wide))
 
 
 def _guided(maps: Sequence[LayerMaps], slopes: Sequence[Tensor]) -> list[LayerMaps]:
@@ -240,20 +204,6 @@ def _guided(maps: Sequence[LayerMaps], slopes: Sequence[Tensor]) -> list[LayerMa
         )
         for layer in maps
     ]
-
-
-def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Forward:
-    """The model as a function of its input, with these weights instead of its own, by name."""
-    return _Reweighted(model, weights)
-
-
-@dataclass(frozen=True)
-class _Reweighted:
-    model: nn.Module
-    weights: Mapping[str, Tensor]
-
-    def __call__(self, inputs: Tensor) -> Any:
-        return torch.func.functional_call(self.model, dict(self.weights), (inputs,))
 
 
 def _ran(tensor: Tensor | None, layer: str) -> Tensor:

@@ -14,22 +14,24 @@ from torch import Tensor, nn
 from camserve.engine.accepted_inputs import AcceptedInputs, labels_of
 from camserve.engine.attributions import Attribution
 from camserve.engine.budget import Budget
-from camserve.engine.computation import Computation, Plan, with_weights
+from camserve.engine.computation import Computation
 from camserve.engine.evaluation import ScoreOf
 from camserve.engine.head import ordinary_autograd
 from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
 from camserve.engine.methods.finer import Finer
+from camserve.engine.plan import Plan, check_choices
 from camserve.engine.preparation import placement, prepare
 from camserve.engine.quantization import quantize_weights
 from camserve.engine.recurrence import PlainRecurrence
 from camserve.engine.reporting import Named, OutputScores
 from camserve.engine.reports import ModelReport
+from camserve.engine.reweighting import Reweighted
 from camserve.engine.scores import Reader
 from camserve.engine.settling import check_targets
 from camserve.engine.targets import Target
-from camserve.errors import InvalidRequest, NotExplainable, ShapeMismatch
-from camserve.vocabulary import METHODS, PRECISIONS, Method, Precision
+from camserve.errors import NotExplainable, ShapeMismatch
+from camserve.vocabulary import Method, Precision
 
 __all__ = ["Explainer"]
 
@@ -136,7 +138,7 @@ class Explainer:
         ClassIndexOutOfRange, InvalidExpression, LayerNotFound, OverBudget, or NotExplainable.
         """
         extent = self._check(inputs, targets)
-        _check_choices(method, precision, channels, chunk)
+        check_choices(method, precision, channels, chunk)
         plan = replace(
             self._plan(reduction_layer),
             method=method,
@@ -246,7 +248,7 @@ class Explainer:
     ) -> Computation:
         return Computation(
             model=self._model,
-            forward=self._model if weights is None else with_weights(self._model, weights),
+            forward=self._model if weights is None else Reweighted(self._model, weights),
             device=self._accepted.device,
             input_layout=Layout(self.input_format, extent.size),
             before=self._known.extent,
@@ -261,17 +263,6 @@ class Explainer:
             raise ShapeMismatch(f"{rows} inputs need as many lists of targets, not {len(targets)}")
         check_targets(targets)
         return extent
-
-
-def _check_choices(method: Method, precision: Precision, channels: int | None, chunk: int) -> None:
-    if method not in METHODS or precision not in PRECISIONS:
-        raise InvalidRequest(
-            f"method {method!r} in {precision!r}: there are {', '.join(METHODS)} in "
-            f"{', '.join(PRECISIONS)}"
-        )
-    for name, value in (("channels", channels), ("chunk", chunk)):
-        if value is not None and value < 1:
-            raise InvalidRequest(f"{name}: at least 1, not {value}", field=name, minimum=1)
 
 
 def _names(layer: str | Sequence[str] | None) -> tuple[str, ...]:
