@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 import orjson
 from fastapi import Response
+from fastapi.responses import StreamingResponse
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from app.drawing import draw
 from app.negotiation import JSON, NPY
 from app.presentation import finish_map
 from app.representations import explanation
+from app.requested import array_options, picture_options
 from app.results import Finished, finished
-from app.sizes import Room
+from app.sizes import Room, check_stackable
 from app.state import AppState
 from app.submission import picture_name
 from camserve.broker import JobRecord, State
 from camserve.contracts.explanations import MapArray
-from camserve.contracts.options import MapOptions, PictureOptions, PictureStyle
-from camserve.errors import ExplanationNotFound, InvalidRequest
-from camserve.maps.encode import npy_bytes
+from camserve.contracts.options import MapOptions, PictureOptions
+from camserve.errors import ExplanationNotFound
+from camserve.maps.encode import npy_parts
 
 __all__ = [
     "VARY",
     "answer",
-    "as_maps",
     "as_pictures",
     "explanation_response",
     "json_response",
     "map_response",
+    "npy_response",
 ]
 
 # on what was negotiated: a cache must not answer one client with the form of another
@@ -54,10 +57,9 @@ async def explanation_response(
     """The explanation in its present state, with results once it has any."""
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
-    limit = state.settings.max_output_megapixels
     # in a thread: it may hold maps of a million numbers
     return await state.on_pictures(
-        lambda: json_response(explanation(record, done, card, limit), status, headers)
+        lambda: json_response(explanation(record, done, card, state.settings), status, headers)
     )
 
 
@@ -65,7 +67,7 @@ async def map_response(
     state: AppState, done: Finished, number: int, options: MapOptions
 ) -> Response:
     """One map as JSON. Raises TooLarge."""
-    room = Room(state.settings.max_output_megapixels)
+    room = Room.of_lists(state.settings)
 
     def make() -> Response:
         one = finish_map(done, number, options, room)
@@ -82,22 +84,29 @@ async def map_response(
     return await state.on_pictures(make)
 
 
-async def as_maps(
-    state: AppState, done: Finished, numbers: list[int], options: MapOptions
-) -> bytes:
+async def npy_response(
+    state: AppState,
+    done: Finished,
+    numbers: list[int],
+    options: MapOptions,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """One map as .npy (h, w) float32, or several of one shape stacked (n, h, w)."""
-    room = Room(state.settings.max_output_megapixels, len(numbers))
+    room = Room.of_arrays(state.settings, len(numbers))
 
-    def make() -> bytes:
-        maps = [finish_map(done, number, options, room).values for number in numbers]
-        if len({values.shape for values in maps}) > 1:
-            raise InvalidRequest(
-                "the maps differ in shape and cannot be stacked: fetch them one by one, or give a "
-                "size", field="size",
-            )  # fmt: skip
-        return npy_bytes(maps[0] if len(maps) == 1 else np.stack(maps))
+    def make() -> list[NDArray[np.float32]]:
+        return [finish_map(done, number, options, room).values for number in numbers]
 
-    return await state.on_pictures(make)
+    maps = await state.on_pictures(make)
+    check_stackable(values.shape for values in maps)
+    parts = npy_parts(maps)
+    length = {"Content-Length": str(sum(len(part) for part in parts))}
+    return StreamingResponse(_each(parts), 200, {**VARY, **length, **(headers or {})}, NPY)
+
+
+async def _each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    for part in parts:
+        yield part
 
 
 async def as_pictures(
@@ -121,14 +130,8 @@ async def answer(state: AppState, record: JobRecord, form: str) -> Response:
     if form == JSON:
         return await explanation_response(state, record, headers=VARY)
     done = await finished(state, record)
-    output = done.job.output
     numbers = list(range(len(done.maps)))
     if form == NPY:
-        # both from one request: here a size beside upsampling=none is a contradiction
-        options = MapOptions(size=output.size, upsampling=done.job.upsampling)
-        body = await as_maps(state, done, numbers, options)
-    else:
-        style = output.model_dump(include=set(PictureStyle.model_fields))
-        look = PictureOptions(**style, size=output.size)
-        body = await as_pictures(state, done, numbers, look, form)
+        return await npy_response(state, done, numbers, array_options(done.job))
+    body = await as_pictures(state, done, numbers, picture_options(done.job), form)
     return Response(body, media_type=form, headers=VARY)

@@ -41,7 +41,7 @@ def arranged(array: NDArray[Any], spec: InputSpec, labels: str | None, most: int
             shape=list(array.shape),
         )
     if "B" not in known:
-        return [_one(array, known, wanted, spec)]
+        return [_one(array, known, spec, asked=labels)]
     batch = known.index("B")
     if array.shape[batch] > most:
         raise TooLarge(
@@ -50,7 +50,7 @@ def arranged(array: NDArray[Any], spec: InputSpec, labels: str | None, most: int
             limit=most,
         )
     rows = np.moveaxis(array, batch, 0)
-    return [_one(row, known.replace("B", ""), wanted, spec) for row in rows]
+    return [_one(row, known.replace("B", ""), spec, asked=labels) for row in rows]
 
 
 def _usual_labels(array: NDArray[Any], spec: InputSpec, wanted: str) -> str:
@@ -64,8 +64,9 @@ def _usual_labels(array: NDArray[Any], spec: InputSpec, wanted: str) -> str:
     return wanted
 
 
-def _one(array: NDArray[Any], labels: str, wanted: str, spec: InputSpec) -> Arranged:
-    sent = array.shape
+def _one(array: NDArray[Any], labels: str, spec: InputSpec, *, asked: str | None) -> Arranged:
+    """labels: of this input, without B. asked: those that the client gave to the whole array."""
+    wanted, sent, read = spec.format.replace("B", ""), array.shape, labels
     if "C" in wanted and "C" not in labels and spec.channels == 1:
         array, labels = array[None], f"C{labels}"
     elif "C" in labels and "C" not in wanted and array.shape[labels.index("C")] == 1:
@@ -82,18 +83,39 @@ def _one(array: NDArray[Any], labels: str, wanted: str, spec: InputSpec) -> Arra
         ) from error
     array = array.transpose(axes)
     if any(size not in (0, found) for size, found in zip(spec.shape, array.shape, strict=True)):
-        raise _misfit(sent, wanted, spec)
+        if asked is None:
+            raise _misfit(sent, wanted, spec)
+        raise _misread(sent, read, asked, wanted, spec)
     return Arranged(array, permutation(space_and_time(wanted), space_and_time(labels)))
 
 
 def _misfit(found: tuple[int, ...], wanted: str, spec: InputSpec) -> InvalidInput:
-    shape = ", ".join("any" if size == 0 else str(size) for size in spec.shape)
     return InvalidInput(
-        f"the tensor's shape is {list(found)}; the model takes [{shape}] ({_meaning(wanted)}), "
-        f"format {wanted}. Of another order, or of several inputs with a B, give the format",
+        f"the tensor's shape is {list(found)}; the model takes {_taken(wanted, spec)}, format "
+        f"{wanted}. Of another order, or of several inputs with a B, give the format",
         shape=list(found),
         expected=list(spec.shape),
     )
+
+
+def _misread(
+    found: tuple[int, ...], read: str, asked: str, wanted: str, spec: InputSpec
+) -> InvalidInput:
+    """Of an input whose dimensions the client labelled."""
+    return InvalidInput(
+        f"read as format {asked}, the tensor's shape is {list(found)} ({_meaning(read)}); the "
+        f"model takes {_taken(wanted, spec)}. Correct format, or leave it out if the dimensions "
+        f"come in the model's order, {wanted}",
+        field="format",
+        shape=list(found),
+        expected=list(spec.shape),
+    )
+
+
+def _taken(wanted: str, spec: InputSpec) -> str:
+    """`[3, 32, any] (channels, height, width)`."""
+    shape = ", ".join("any" if size == 0 else str(size) for size in spec.shape)
+    return f"[{shape}] ({_meaning(wanted)})"
 
 
 def _meaning(labels: str) -> str:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from app.arrays import read_array
-from app.problems import invalid_request
+from app.findings import invalid_request
+from app.negotiation import refuse_answer_form
 from camserve.contracts.requests import ExplanationRequest, ImageInput, Input
 from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest, TooLarge
 from camserve.settings import Settings
@@ -38,8 +39,8 @@ class Upload:
     format: str | None = None
 
     @property
-    def is_npy(self) -> bool:
-        return isinstance(self.data, bytes) and self.data.startswith(NPY_MAGIC)
+    def is_array(self) -> bool:
+        return not isinstance(self.data, bytes) or self.data.startswith(NPY_MAGIC)
 
     @property
     def is_zip(self) -> bool:
@@ -61,6 +62,7 @@ def parse_document(text: bytes) -> dict[str, Any]:
 
 def validated(document: dict[str, Any], settings: Settings) -> ExplanationRequest:
     """The document as a request. Raises InvalidRequest with the field's path, or TooLarge."""
+    refuse_answer_form(document)
     for name, limit in (("inputs", settings.max_inputs), ("targets", settings.max_targets)):
         given = document.get(name)
         if isinstance(given, list) and len(given) > limit:

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from PIL import Image
 
+from app.layouts import sights_of
 from app.negotiation import JPEG, PNG, WEBP
-from app.presentation import finish, geometry_of, method_of_picture
+from app.presentation import finish, geometry_of
 from app.results import Finished
-from app.sights import Sight, open_copy, sight_of, survey
-from app.sizes import Room, Shape
+from app.sights import Sight, survey
+from app.upsamplings import method_of_picture
 from camserve.contracts.options import PictureOptions, Upsampling
-from camserve.errors import InvalidRequest
 from camserve.maps.encode import encode_jpeg, encode_png, encode_webp
 from camserve.maps.orientation import upright
-from camserve.maps.overlay import largest_size, overlay
+from camserve.maps.overlay import overlay
 from camserve.maps.scaling import to_unit, unit_ranges
-from camserve.maps.sheet import sheet, sheet_size
+from camserve.maps.sheet import sheet
 
-__all__ = ["check_picture_size", "draw"]
+__all__ = ["draw"]
 
 _ENCODERS: Final = {PNG: encode_png, JPEG: encode_jpeg, WEBP: encode_webp}
-_LONGEST: Final = {PNG: 100_000, JPEG: 65_000, WEBP: 16_383}  # of what these formats can say
 
 Range: TypeAlias = tuple[float, float]
-
-
-def check_picture_size(size: str | None, *, field: str) -> None:
-    """Raises InvalidRequest for the one size that no picture has."""
-    if size == "feature":
-        raise InvalidRequest(
-            "a picture of the feature grid has a pixel a cell: use size=input&upsampling=nearest",
-            field=field,
-        )
 
 
 def draw(
@@ -51,26 +41,11 @@ def draw(
     numbers: of the results. pictures: the display copy of each input that they are of.
     Raises TooLarge, InvalidRequest.
     """
-    check_picture_size(options.size, field="size")
     rows = [finished.result.rows[number].input for number in numbers]
     geometries = [geometry_of(finished, number) for number in numbers]
-    opened = {
-        row: open_copy(pictures[row], geometry)
-        for row, geometry in dict(zip(rows, geometries, strict=True)).items()
-    }
-
-    def sights_at(share: float) -> list[Sight]:
-        return [
-            sight_of(geometry, opened[row], options.size, share)
-            for geometry, row in zip(geometries, rows, strict=True)
-        ]
-
-    room = Room(max_megapixels, len(numbers), longest=_LONGEST[form])
-    sights = sights_at(1.0)
-    if options.size is None:
-        sights = _fitted(sights_at, lambda sights: _whole(sights, rows, options), room)
-    else:
-        room.check_picture(*_whole(sights, rows, options))
+    sights = sights_of(
+        geometries, rows, pictures, options, form=form, max_megapixels=max_megapixels
+    )
     limits = _shared_range(finished, options) if options.scale == "shared" else None
     drawn = [
         _drawn(finished, number, sight, options, limits)
@@ -83,41 +58,6 @@ def draw(
     return _ENCODERS[form](sheet(standing, rows) if len(standing) > 1 else standing[0])
 
 
-def _whole(sights: Sequence[Sight], rows: Sequence[int], options: PictureOptions) -> Shape:
-    """(height, width) of the picture that maps over these sights make."""
-    sizes = [
-        largest_size(
-            (sight.size[1], sight.size[0]),
-            view=options.view,
-            color_bar=options.color_bar,
-            orientation=sight.orientation,
-        )
-        for sight in sights
-    ]
-    width, height = sheet_size(sizes, rows)
-    return height, width
-
-
-def _fitted(
-    sights_at: Callable[[float], list[Sight]],
-    whole: Callable[[Sequence[Sight]], Shape],
-    room: Room,
-) -> list[Sight]:
-    """The sights, all shrunk by one factor until the picture that they make fits.
-
-    Raises TooLarge if nothing is left to shrink.
-    """
-    share, fitting = 1.0, sights_at(1.0)
-    longest = max(max(sight.size) for sight in fitting)
-    while (fits := room.share(*whole(fitting))) < 1.0:
-        if share * longest < 1.0:
-            room.check_picture(*whole(fitting))
-        # gaps, bars and small print shrink less than the maps do: later take a little more
-        share *= fits if share == 1.0 else 0.98 * fits
-        fitting = sights_at(share)
-    return fitting
-
-
 def _drawn(
     finished: Finished,
     number: int,
@@ -126,7 +66,7 @@ def _drawn(
     limits: Range | None,
 ) -> Image.Image:
     """One result over its picture, scaled to `limits`, or to its own range."""
-    method = method_of_picture(finished, options)
+    method = method_of_picture(finished.job, options)
     # where only a part of the map is shown, its colours are still those of the whole
     over = survey(geometry_of(finished, number)) if sight.partial else None
     sampled = finish(finished, number, options, method, sight.sampler, over=over).values
@@ -154,7 +94,7 @@ def _drawn(
 
 def _shared_range(finished: Finished, options: PictureOptions) -> Range:
     """The range of all maps of the request, whichever of them are drawn, and however large."""
-    method = method_of_picture(finished, options)
+    method = method_of_picture(finished.job, options)
     ranges = [_own_range(finished, number, options, method) for number in range(len(finished.maps))]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
+from app.negotiation import refuse_answer_form
 from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.contracts.targets import TARGET_KEYS
-from camserve.errors import InvalidRequest, near_names
+from camserve.errors import InvalidRequest, near_names, shortened
 
 __all__ = ["FLAT_FIELDS", "REPEATABLE", "request_from_fields"]
 
@@ -35,10 +36,12 @@ def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """
     given: dict[str, list[str]] = {}
     for name, value in fields:
+        refuse_answer_form({name: value})
         if name not in FLAT_FIELDS:
             near = near_names(name, FLAT_FIELDS)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InvalidRequest(f"unknown field {name!r}{hint}", field=name, near=near)
+            short = shortened(name)
+            raise InvalidRequest(f"unknown field {short!r}{hint}", field=short, near=near)
         given.setdefault(name, []).append(value)
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATABLE:
@@ -99,14 +102,16 @@ def _number(name: str, value: str) -> Any:
         # Python itself would read 1_0, and digits of any script
         return float(value if value.isascii() and "_" not in value else "")
     except ValueError as error:
-        raise InvalidRequest(f"{name}: {value!r} is not a number", field=name) from error
+        raise InvalidRequest(f"{name}: {shortened(value)!r} is not a number", field=name) from error
 
 
 def _integer(name: str, text: str) -> int:
     try:
         return int(text if _INTEGER.fullmatch(text) else "")
     except ValueError as error:
-        raise InvalidRequest(f"{name}: {text!r} is not a whole number", field=name) from error
+        raise InvalidRequest(
+            f"{name}: {shortened(text)!r} is not a whole number", field=name
+        ) from error
 
 
 def _json_object(name: str, text: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.documents import Upload, parse_document
 from app.flat_fields import request_from_fields
-from camserve.errors import EmptyBody, InvalidRequest, MalformedRequest, TooLarge
+from camserve.errors import EmptyBody, InvalidRequest, MalformedRequest, TooLarge, shortened
 from camserve.settings import Settings
 
 __all__ = ["Form", "read_form"]
@@ -166,7 +166,8 @@ def _without_charset(content_type: str) -> str:
 def _upload(field: str, file: UploadFile, data: bytes) -> Upload:
     if field != "input":
         raise InvalidRequest(
-            f"unknown file field {field!r}: files go into the field 'input'", field=field
+            f"unknown file field {shortened(field)!r}: files go into the field 'input'",
+            field=shortened(field),
         )
     if not data:
         raise EmptyBody(f"the file {file.filename or ''!r} is empty: send its contents")

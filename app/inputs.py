@@ -57,7 +57,7 @@ def prepare(
     labels: dimension labels of an array. Raises UnreadableImage, CorruptImage, TooLarge,
     InvalidInput or InvalidRequest.
     """
-    if isinstance(upload.data, bytes) and not upload.is_npy:
+    if isinstance(upload.data, bytes) and not upload.is_array:
         if isinstance(spec, TensorSpec):
             raise UnreadableImage(
                 f"the model takes arrays of dimensions {spec.labels}, and this is no .npy file: "

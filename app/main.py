@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -74,10 +75,11 @@ async def _lifespan(
     async with JobQueue(redis, options) as queue:
         catalog = Catalog(Registry(redis, options), queue, settings)
         reaper = asyncio.create_task(_reap(queue))
+        threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
         try:
-            picture_work = asyncio.Semaphore(settings.picture_threads)
-            yield {"parts": AppState(settings, queue, catalog, picture_work)}
+            yield {"parts": AppState(settings, queue, catalog, threads)}
         finally:
+            threads.shutdown(wait=False, cancel_futures=True)
             reaper.cancel()
             await asyncio.gather(reaper, return_exceptions=True)
     await redis.aclose()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from camserve.errors import InvalidRequest, NotAcceptable
 
 __all__ = [
+    "ANSWER_FORM",
     "JSON",
     "NPY",
     "PICTURES",
@@ -17,7 +18,10 @@ __all__ = [
     "Preference",
     "choose_form",
     "parse_prefer",
+    "refuse_answer_form",
 ]
+
+ANSWER_FORM = "as"  # the one query parameter that goes with every body
 
 JSON = "application/json"
 NPY = "application/x-npy"
@@ -53,6 +57,17 @@ def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[s
     if best is None:
         raise NotAcceptable(asked, possible)
     return best
+
+
+def refuse_answer_form(fields: Mapping[str, object]) -> None:
+    """Raises InvalidRequest for a body that says what only the URL can."""
+    if ANSWER_FORM in fields:
+        value = fields[ANSWER_FORM]
+        example = value if value in SHORT_NAMES else "png"
+        raise InvalidRequest(
+            f"{ANSWER_FORM} is no field of the body: put ?{ANSWER_FORM}={example} into the URL",
+            field=ANSWER_FORM,
+        )
 
 
 def _parse_range(text: str) -> tuple[str, int, float]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from app.arrays import as_finite_float32
 from app.inputs import PreparedInput
-from app.regions import read_mask, region_on
+from app.regions import Regions
 from camserve.contracts.jobs import input_name, reference_name, region_name
-from camserve.contracts.reductions import Mask, Reference
+from camserve.contracts.reductions import Reference
 from camserve.contracts.targets import ReductionTarget, Target
 from camserve.errors import CamserveError, InvalidInput, InvalidRequest
 from camserve.settings import Settings
@@ -30,11 +30,12 @@ def payload_tensors(
     tensors: dict[str, NDArray[Any]] = {
         input_name(index): one.tensor for index, one in enumerate(inputs)
     }
+    regions = Regions(settings)
     for number, target in enumerate(targets):
         if not isinstance(target, ReductionTarget):
             continue
         try:
-            tensors |= _of_reduction(number, target, inputs, settings)
+            tensors |= _of_reduction(number, target, inputs, regions)
         except CamserveError as error:
             error.extensions["target"] = number
             raise
@@ -42,15 +43,14 @@ def payload_tensors(
 
 
 def _of_reduction(
-    number: int, target: ReductionTarget, inputs: Sequence[PreparedInput], settings: Settings
+    number: int, target: ReductionTarget, inputs: Sequence[PreparedInput], regions: Regions
 ) -> dict[str, NDArray[Any]]:
     region, reference = target.params.region, target.params.reference
     tensors: dict[str, NDArray[Any]] = {}
     if region is not None and not isinstance(region, str):
-        asked = read_mask(region, settings) if isinstance(region, Mask) else region
         for index, one in enumerate(inputs):
             try:
-                tensors[region_name(number, index)] = region_on(one.geometry, asked)
+                tensors[region_name(number, index)] = regions.on(one.geometry, region)
             except CamserveError as error:
                 error.extensions["input"] = index
                 raise

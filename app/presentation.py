@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.results import Finished
 from app.sizes import Room, sampler_for
+from app.upsamplings import method_of_array
 from camserve.contracts.jobs import Job
 from camserve.contracts.options import Convention, MapOptions, Upsampling
 from camserve.errors import InvalidRequest
@@ -26,21 +27,17 @@ __all__ = [
     "finish_map",
     "geometry_of",
     "in_clients_order",
-    "method_of_picture",
     "raw_map",
 ]
 
-# of a convention that stays at the feature layer's resolution, where a size is asked for
-_ENLARGED: Final = "bicubic"
 _VIRTUAL: Final = ("softmax", "sigmoid")
 
 
 @dataclass(frozen=True)
 class FinishedMap:
-    """values: float32, axes as the input's. mask: which of them the model saw; None for all."""
+    """values: float32, axes as the input's."""
 
     values: NDArray[np.float32]
-    mask: NDArray[np.bool_] | None
     convention: Convention
 
 
@@ -51,12 +48,13 @@ def finish_map(finished: Finished, number: int, options: MapOptions, room: Room)
     asked for and does not fit, InvalidRequest for options that contradict each other.
     """
     geometry = geometry_of(finished, number)
-    method = _method_of_array(finished, options)
+    method = method_of_array(finished.job, options)
     sampler = None if method == "none" else sampler_for(options.size, geometry, room)
     one = finish(finished, number, options, method, sampler)
+    room.check_cells(one.values.shape)
     values = in_clients_order(geometry, one.values)
     # orjson, for one, takes no transposed views
-    return FinishedMap(np.ascontiguousarray(values), one.mask, one.convention)
+    return FinishedMap(np.ascontiguousarray(values), one.convention)
 
 
 def raw_map(finished: Finished, number: int) -> FloatArray:
@@ -99,8 +97,7 @@ def finish(
         fusion=options.fusion or finished.job.fusion,
         over=over,
     )
-    mask = None if sampler is None or sampler.mask.all() else sampler.mask
-    return FinishedMap(np.asarray(values, dtype=np.float32), mask, convention)
+    return FinishedMap(np.asarray(values, dtype=np.float32), convention)
 
 
 def asked_convention(finished: Finished, options: MapOptions) -> Convention:
@@ -126,49 +123,3 @@ def _has_score(job: Job, computed: str, needed: str) -> bool:
     if needed == "softmax_if_logits":
         return job.reduction_layer is not None or computed in _VIRTUAL
     return job.reduction_layer not in _VIRTUAL
-
-
-def _asked_method(finished: Finished, options: MapOptions) -> Upsampling | None:
-    """The up-sampling that was asked for, now or with the request; None: the convention's own.
-
-    What came with the request was chosen for the request's convention.
-    """
-    inherited = finished.job.upsampling if options.convention is None else None
-    return options.upsampling or inherited
-
-
-def _own_method(finished: Finished, options: MapOptions) -> Upsampling:
-    return find_convention(options.convention or finished.job.convention).upsampling
-
-
-def method_of_picture(finished: Finished, options: MapOptions) -> Upsampling:
-    """A picture always lies on the input's grid: without up-sampling, cells stay cells."""
-    asked = _asked_method(finished, options)
-    if asked is not None:
-        return "nearest" if asked == "none" else asked
-    own = _own_method(finished, options)
-    return _ENLARGED if own == "none" else own
-
-
-def _method_of_array(finished: Finished, options: MapOptions) -> Upsampling:
-    """`none` stays at the feature layer's resolution. Raises InvalidRequest for contradictions.
-
-    A size that is asked for later beats an up-sampling of `none` that came with the request.
-    """
-    if options.size == "feature":
-        if options.upsampling not in (None, "none"):
-            raise InvalidRequest(
-                f"size=feature is the map as it is, without upsampling={options.upsampling}: leave "
-                "one of them out",
-                field="upsampling",
-            )
-        return "none"
-    if options.size is None:
-        return _asked_method(finished, options) or _own_method(finished, options)
-    if options.upsampling == "none":
-        raise InvalidRequest(
-            f"upsampling=none keeps the feature layer's resolution, size={options.size} does not: "
-            "ask for size=feature, or for another upsampling",
-            field="upsampling",
-        )
-    return method_of_picture(finished, options)

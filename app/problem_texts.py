@@ -84,12 +84,13 @@ ADVICE: dict[ErrorCode, str] = {
     ),
     ErrorCode.CORRUPT_IMAGE: (
         "It begins like a picture and cannot be decoded to its end, mostly because the upload "
-        "or the file was cut off. Open it with a viewer, and send the whole file."
+        "or the file was cut off. Open it with a viewer, and send the whole file. A JPEG in more "
+        "scans or segments than encoders write is refused, too: save it anew."
     ),
     ErrorCode.TOO_LARGE: (
         "More bytes, pixels, inputs, targets or output than the service accepts. `limit` says "
-        "how much it does; send a smaller picture or ask for a smaller size. The operator sets "
-        "the limits: see docs/settings.md."
+        "how much it does; send a smaller picture or ask for a smaller size. Numbers in JSON have "
+        "a smaller limit than .npy. The operator sets the limits: see docs/settings.md."
     ),
     ErrorCode.OVER_BUDGET: (
         "scorecam, ablationcam and evaluate cost many forward passes, and there is a limit for one "

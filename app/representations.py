@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import numpy as np
 
 from app.presentation import finish_map, raw_map
+from app.requested import array_options, room_inline
 from app.results import Finished, failure_of
-from app.sizes import Room
 from camserve.broker import JobRecord
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
@@ -25,8 +25,9 @@ from camserve.contracts.explanations import (
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, ScalarTarget
 from camserve.contracts.layers import as_layers
-from camserve.contracts.options import MapOptions, OutputOptions, PictureStyle
-from camserve.maps.encode import npy_bytes
+from camserve.contracts.options import OutputOptions, PictureStyle
+from camserve.maps.encode import npy_parts
+from camserve.settings import Settings
 
 __all__ = ["explanation", "explanation_href", "map_href", "overlay_href"]
 
@@ -59,7 +60,7 @@ def explanation(
     record: JobRecord,
     finished: Finished | None,
     card: ResolvedCard | None,
-    max_megapixels: float,
+    settings: Settings,
 ) -> Explanation:
     """An explanation in whatever state; `finished` and `card` (for labels) where there are any."""
     job = Job.model_validate_json(record.document)
@@ -76,7 +77,7 @@ def explanation(
         deadline_at=_time(record.deadline_ms),
         attempts=record.attempts,
         cancel_requested=record.cancel_requested,
-        results=tuple(_result(finished, n, card, max_megapixels) for n in results if finished),
+        results=tuple(_result(finished, n, card, settings) for n in results if finished),
         timings_ms=_timings(record, finished),
         computation=_computation(finished) if finished else None,
         error=FailureMessage.of(failure) if failure else None,
@@ -85,7 +86,7 @@ def explanation(
 
 
 def _result(
-    finished: Finished, number: int, card: ResolvedCard | None, max_megapixels: float
+    finished: Finished, number: int, card: ResolvedCard | None, settings: Settings
 ) -> ResultSummary:
     job, row = finished.job, finished.result.rows[number]
     target = job.targets[row.target]
@@ -111,7 +112,7 @@ def _result(
             min=float(finite.min()) if finite.size else None,
             max=float(finite.max()) if finite.size else None,
             href=map_href(job_id, number, job.output),
-            **_inline(finished, number, max_megapixels),
+            **_inline(finished, number, settings),
         ),
         overlay=Link(href=overlay_href(job_id, number, job.output)),
         diagnostics=row.diagnostics,
@@ -129,16 +130,16 @@ def _computation(finished: Finished) -> Computation:
     )
 
 
-def _inline(finished: Finished, number: int, max_megapixels: float) -> dict[str, object]:
+def _inline(finished: Finished, number: int, settings: Settings) -> dict[str, object]:
     """The finished map inside the answer, for those who asked for it."""
-    output = finished.job.output
-    if output.map == "link":
+    job = finished.job
+    if job.output.map == "link":
         return {}
-    room = Room(max_megapixels, len(finished.maps))
-    values = finish_map(finished, number, MapOptions(size=output.size), room).values
-    if output.map == "list":
+    room = room_inline(job, settings, len(finished.maps))
+    values = finish_map(finished, number, array_options(job), room).values
+    if job.output.map == "list":
         return {"data": values}
-    return {"npy_base64": base64.b64encode(npy_bytes(values)).decode()}
+    return {"npy_base64": base64.b64encode(b"".join(npy_parts([values]))).decode()}
 
 
 def _timings(record: JobRecord, finished: Finished | None) -> Timings:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load
 
 from app.state import AppState
 from camserve.broker import JobRecord, State
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, JobResult, map_name
-from camserve.contracts.wire import metadata_of
+from camserve.contracts.wire import TensorBytes, metadata_of, tensors_of
 from camserve.errors import (
     CamserveError,
     Canceled,
@@ -56,17 +56,28 @@ async def fetch(state: AppState, job_id: str) -> JobRecord:
 
 async def finished(state: AppState, record: JobRecord) -> Finished:
     """The results of a succeeded explanation. Raises ExplanationNotFound if they have expired."""
-    result = await state.queue.result(record.id)
-    if result is None:
+    buffer = await state.queue.result(record.id)
+    if buffer is None:
         raise ExplanationNotFound(record.id)
-    meta = JobResult.model_validate_json(metadata_of(result))
-    tensors = load(result)
-    layers = range(len(meta.feature_layers))
+    return await state.on_pictures(partial(_read, record, buffer))
+
+
+def _read(record: JobRecord, buffer: bytes) -> Finished:
+    """Maps are views of the buffer: a picture of one among hundreds copies none of the others."""
+    result = JobResult.model_validate_json(metadata_of(buffer))
+    tensors = tensors_of(buffer)
+    layers = range(len(result.feature_layers))
     maps = tuple(
-        tuple(tensors[map_name(number, layer)] for layer in layers)
-        for number in range(len(meta.rows))
+        tuple(_array(tensors[map_name(number, layer)]) for layer in layers)
+        for number in range(len(result.rows))
     )
-    return Finished(record, _job(record), meta, maps)
+    return Finished(record, _job(record), result, maps)
+
+
+def _array(tensor: TensorBytes) -> NDArray[np.float32]:
+    if tensor.dtype != "F32":
+        raise ValueError(f"maps are float32, not {tensor.dtype}")
+    return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
 
 
 async def fetch_finished(state: AppState, job_id: str) -> Finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,8 +11,17 @@ from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.geometry import Geometry
 from camserve.maps.grids import Grid, shrunk_to
 from camserve.maps.sampler import Sampler
+from camserve.settings import Settings
 
-__all__ = ["Room", "Shape", "cells_per_axis", "check_size", "pixels", "sampler_for"]
+__all__ = [
+    "Room",
+    "Shape",
+    "cells_per_axis",
+    "check_stackable",
+    "pixels",
+    "sampler_for",
+    "size_of_map",
+]
 
 Shape: TypeAlias = tuple[int, int]  # height, width
 
@@ -20,12 +30,26 @@ Shape: TypeAlias = tuple[int, int]  # height, width
 class Room:
     """How large an answer may be, and how many maps share it.
 
-    longest: pixels on a side of a picture; some kinds of files have no more.
+    longest: pixels on a side of a picture; some kinds of files have no more. otherwise: what to
+    ask for instead of more.
     """
 
     megapixels: float
     maps: int = 1
     longest: float = math.inf
+    otherwise: str = "a smaller size"
+
+    @classmethod
+    def of_arrays(cls, settings: Settings, maps: int = 1) -> Room:
+        """Of `.npy`, which is four bytes a number."""
+        return cls(settings.max_output_megapixels, maps)
+
+    @classmethod
+    def of_lists(cls, settings: Settings, maps: int = 1) -> Room:
+        """Of numbers in JSON, which are about ten bytes each, and slow to read."""
+        megapixels = min(settings.max_json_megapixels, settings.max_output_megapixels)
+        larger = "a smaller size, or for .npy (?as=npy; with a request, output.map=npy_base64)"
+        return cls(megapixels, maps, otherwise=larger)
 
     @property
     def pixels(self) -> float:
@@ -64,41 +88,44 @@ class Room:
 
     def _too_large(self, what: str) -> TooLarge:
         return TooLarge(
-            f"{what} would be more than {self.megapixels:g} megapixels: ask for a smaller size",
+            f"{what} would be more than {self.megapixels:g} megapixels: ask for {self.otherwise}",
             limit=self.megapixels,
         )
 
 
-def check_size(size: str | None, geometry: Geometry | Grid, *, field: str) -> None:
-    """Raises InvalidRequest for a size with another number of axes than the input has."""
-    if size is None or size == "feature":
-        return
-    try:
-        if isinstance(geometry, Grid):
-            cells_per_axis(size, geometry)
-        else:
-            pixels(size, geometry)
-    except InvalidRequest as error:
-        error.extensions["field"] = field
-        raise
-
-
 def sampler_for(size: str | None, geometry: Geometry | Grid, room: Room) -> Sampler:
-    """The sampler of a map for `size`, which is not `feature`.
+    """The sampler of a map for `size`, which is not `feature`. Raises as `size_of_map` does."""
+    wanted = size_of_map(size, geometry, room)
+    if isinstance(geometry, Grid):
+        return geometry.sampler(wanted)
+    height, width = wanted
+    return geometry.input_sampler() if size == "input" else geometry.sampler(size=(height, width))
 
-    Without one it is the original, or as much of its resolution as there is room for. Raises
-    TooLarge, or InvalidRequest for a size with another number of axes.
+
+def size_of_map(size: str | None, geometry: Geometry | Grid, room: Room) -> tuple[int, ...]:
+    """Cells on each axis of a map for `size`, which is not `feature`, in the client's order.
+
+    Without one they are the original's, or as many as there is room for. Raises TooLarge, or
+    InvalidRequest for a size with another number of axes.
     """
     if isinstance(geometry, Grid):
         wanted = geometry.within(room.pixels) if size is None else cells_per_axis(size, geometry)
         room.check_cells(wanted)
-        return geometry.sampler(wanted)
-    if size is None:
-        height, width = shrunk_to(geometry.stored, room.pixels)
-    else:
-        height, width = pixels(size, geometry)
+        return wanted
+    height, width = (
+        shrunk_to(geometry.stored, room.pixels) if size is None else pixels(size, geometry)
+    )
     room.check(height, width)
-    return geometry.input_sampler() if size == "input" else geometry.sampler(size=(height, width))
+    return height, width
+
+
+def check_stackable(sizes: Iterable[tuple[int, ...]]) -> None:
+    """Raises InvalidRequest unless maps of these sizes can be one array."""
+    if len(set(sizes)) > 1:
+        raise InvalidRequest(
+            "the maps differ in shape and cannot be stacked: fetch them one by one, or give a size",
+            field="size",
+        )
 
 
 def cells_per_axis(size: str, grid: Grid) -> tuple[int, ...]:

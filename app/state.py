@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, TypeVar, cast
 
@@ -25,12 +26,14 @@ class AppState:
     settings: Settings
     queue: JobQueue
     catalog: Catalog
-    picture_work: asyncio.Semaphore
+    picture_threads: ThreadPoolExecutor
 
     async def on_pictures(self, work: Callable[[], T]) -> T:
-        """Decode or draw in a thread; only so many at once, since each may take half a gigabyte."""
-        async with self.picture_work:
-            return await asyncio.to_thread(work)
+        """Decode or draw in one of few threads, since each may take half a gigabyte.
+
+        A caller that is cancelled leaves the line; work that has begun keeps its thread.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self.picture_threads, work)
 
 
 def _of(request: Request) -> AppState:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,15 +15,22 @@ from app.documents import Upload
 from app.inputs import PreparedInput, prepare
 from app.layers import check_layers, reduction_layer
 from app.payloads import payload_tensors
-from app.sizes import check_size
+from app.requested import check_answer
 from app.state import AppState
 from app.targets import default_targets, resolve_targets
+from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, new_job_id
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.jobs import Job
 from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
-from camserve.errors import CamserveError, InvalidRequest, QueueUnavailable, TooLarge
+from camserve.errors import (
+    CamserveError,
+    DeadlineExceeded,
+    InvalidRequest,
+    QueueUnavailable,
+    TooLarge,
+)
 
 __all__ = ["Submission", "picture_name", "submit", "wait"]
 
@@ -39,7 +47,8 @@ class Submission:
     pictures: dict[str, bytes]
     priority: Priority
     execution: str
-    deadline_s: float  # by this process's event loop
+    arrived_s: float  # by this process's event loop, as is the next
+    deadline_s: float
     idempotency_key: str | None
     fingerprint: str | None
 
@@ -51,19 +60,21 @@ def picture_name(index: int) -> str:
 
 async def submit(
     state: AppState,
-    request: ExplanationRequest,
-    uploads: Sequence[Upload],
+    arrival: Arrival,
     *,
+    form: str,
     idempotency_key: str | None,
     request_id: str | None,
 ) -> Submission:
     """Check the request against the model, prepare its inputs, and enqueue the job.
 
-    Returns the submission under the id that answers it (an earlier one's for a repeated
-    idempotency key). Raises RequestError for what the caller can mend, ModelError or ServiceError.
+    form: media type of the answer. Returns the submission under the id that answers it (an earlier
+    one's for a repeated idempotency key). Raises RequestError for what the caller can mend,
+    ModelError or ServiceError.
     """
-    started_s = asyncio.get_running_loop().time()
+    request = arrival.asked
     time_to_deadline_s = _time_to_deadline_s(request, state)
+    deadline_s = arrival.arrived_s + time_to_deadline_s
     card = await state.catalog.ready_card(request.model, time_to_deadline_s)
     if card.input is None:
         raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
@@ -71,9 +82,8 @@ async def submit(
     targets = resolve_targets(asked, card, request.reduction_layer)
     check_layers(request, card)
     await state.catalog.check_execution(card.name, request.execution)
-    inputs = await _prepared(state, uploads, card.input, request.format)
-    for prepared in inputs:
-        check_size(request.output.size, prepared.geometry, field="output.size")
+    async with _until(deadline_s):
+        inputs = await _prepared(state, arrival.uploads, card.input, request.format)
     job = Job(
         model=card.name,
         model_version=card.version,
@@ -92,8 +102,13 @@ async def submit(
         output=request.output,
         request_id=request_id,
     )
-    tensors = await state.on_pictures(partial(payload_tensors, asked, inputs, state.settings))
-    payload = await asyncio.to_thread(save, tensors)
+
+    def payload_of_job() -> bytes:
+        check_answer(job, inputs, form, state.settings)
+        return save(payload_tensors(asked, inputs, state.settings))
+
+    async with _until(deadline_s):
+        payload = await state.on_pictures(payload_of_job)
     submission = Submission(
         job_id=new_job_id(card.name),
         job=job,
@@ -101,13 +116,24 @@ async def submit(
         pictures={picture_name(i): one.picture for i, one in enumerate(inputs)},
         priority=Priority(request.priority),
         execution=request.execution,
-        deadline_s=started_s + time_to_deadline_s,
+        arrived_s=arrival.arrived_s,
+        deadline_s=deadline_s,
         idempotency_key=idempotency_key,
         fingerprint=await asyncio.to_thread(_fingerprint, job, request.execution, payload)
         if idempotency_key
         else None,
     )
     return replace(submission, job_id=await _enqueue(state, submission))
+
+
+@asynccontextmanager
+async def _until(deadline_s: float) -> AsyncIterator[None]:
+    """Raises DeadlineExceeded at the deadline, whatever is still being prepared, or in line."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded from error
 
 
 async def _prepared(
@@ -174,19 +200,18 @@ async def _enqueue(state: AppState, submission: Submission) -> str:
     return enqueued.job_id
 
 
-async def wait(state: AppState, submission: Submission, wait_s: float) -> JobRecord:
-    """The job when it is closed, else as it is after `wait_s`. Raises QueueUnavailable.
+async def wait(state: AppState, submission: Submission, until_s: float) -> JobRecord:
+    """The job when it is closed, else as it is at `until_s`, a time of this process's event loop.
 
     A job that Redis lost before its deadline is handed in again. It may by then have the id of
-    another request with the same idempotency key.
+    another request with the same idempotency key. Raises QueueUnavailable.
     """
     clock = asyncio.get_running_loop()
-    end_s = clock.time() + wait_s
     while True:
-        record = await state.queue.wait(submission.job_id, max(end_s - clock.time(), 0))
+        record = await state.queue.wait(submission.job_id, max(until_s - clock.time(), 0))
         if record is not None:
             return record
-        if clock.time() >= min(end_s, submission.deadline_s):
+        if clock.time() >= min(until_s, submission.deadline_s):
             raise QueueUnavailable
         submission = replace(submission, job_id=await _enqueue(state, submission))
         await asyncio.sleep(RESUBMIT_PAUSE_S)  # a server that forgets again must not be hammered

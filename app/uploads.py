@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from fastapi import Request
 
 from app.documents import Upload, inline_uploads, parse_document, validated
 from app.flat_fields import request_from_fields
 from app.forms import read_form
-from app.negotiation import JSON
+from app.negotiation import ANSWER_FORM, JSON
+from app.query_strings import refuse_repeated
 from camserve.contracts.requests import ExplanationRequest
+from camserve.dimensions import check_format
 from camserve.errors import (
     EmptyBody,
     InvalidRequest,
     TooLarge,
     UnreadableImage,
     UnsupportedMediaType,
+    shortened,
 )
 from camserve.settings import Settings
 
-__all__ = ["RAW_TYPES", "read_request"]
+__all__ = ["RAW_TYPES", "Arrival", "read_request"]
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
 RAW_TYPES = (*IMAGE_TYPES, "application/x-npy", "application/octet-stream")
@@ -30,12 +33,20 @@ FORM = "multipart/form-data"
 URL_ENCODED = "application/x-www-form-urlencoded"
 Read: TypeAlias = "tuple[ExplanationRequest, list[Upload]]"
 InThread: TypeAlias = "Callable[[Callable[[], Read]], Awaitable[Read]]"
-ANSWER_FORM = "as"  # the one query parameter that goes with every body
+
+
+class Arrival(NamedTuple):
+    """A request whose body is there and checked. arrived_s: when it was, by this process's event
+    loop; from then on the client waits for us."""
+
+    asked: ExplanationRequest
+    uploads: list[Upload]
+    arrived_s: float
 
 
 async def read_request(
     request: Request, settings: Settings, in_thread: InThread = asyncio.to_thread
-) -> tuple[ExplanationRequest, list[Upload]]:
+) -> Arrival:
     """Read and check the body, whatever its form. The request comes without its inputs, which are
     the uploads: as Python's lists, their numbers would take many times the room.
 
@@ -46,28 +57,36 @@ async def read_request(
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     _check_readable(media_type, request.headers.get("content-encoding", "identity"))
-    _refuse_repeated_form(request)
+    refuse_repeated(request, ANSWER_FORM)
     chunks = _limited(request, settings.max_body_bytes)
     if media_type == FORM:
         _refuse_query(request)
         form = await read_form(request.headers, chunks, settings)
-        return await in_thread(lambda: _request(form.to_document(), form.uploads, settings))
+        arrived_s = _now_s()
+        read = await in_thread(lambda: _request(form.to_document(), form.uploads, settings))
+        return Arrival(*read, arrived_s)
     body = b"".join([chunk async for chunk in chunks])
     if not body:
         raise EmptyBody
+    arrived_s = _now_s()
     if media_type == JSON:
         _refuse_query(request)
-        return await in_thread(lambda: _request(parse_document(body), [], settings))
-    return _request(request_from_fields(_query(request)), [Upload(body)], settings)
+        read = await in_thread(lambda: _request(parse_document(body), [], settings))
+    else:
+        read = _request(request_from_fields(_query(request)), [Upload(body)], settings)
+    return Arrival(*read, arrived_s)
 
 
-def _request(
-    document: dict[str, Any], files: list[Upload], settings: Settings
-) -> tuple[ExplanationRequest, list[Upload]]:
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _request(document: dict[str, Any], files: list[Upload], settings: Settings) -> Read:
     asked = validated(document, settings)
     uploads = files + inline_uploads(asked)
     _check_counts(asked, uploads, settings)
     _refuse_archives(uploads)
+    _check_format(asked, uploads)
     return asked.model_copy(update={"inputs": ()}), uploads
 
 
@@ -113,17 +132,12 @@ def _query(request: Request) -> Iterable[tuple[str, str]]:
     return [(k, v) for k, v in request.query_params.multi_items() if k != ANSWER_FORM]
 
 
-def _refuse_repeated_form(request: Request) -> None:
-    times = len(request.query_params.getlist(ANSWER_FORM))
-    if times > 1:
-        raise InvalidRequest(f"{ANSWER_FORM} is given {times} times", field=ANSWER_FORM)
-
-
 def _refuse_query(request: Request) -> None:
     for name, _ in _query(request):
         raise InvalidRequest(
-            f"unknown query parameter {name!r}: with this content type, options go into the body",
-            field=name,
+            f"unknown query parameter {shortened(name)!r}: with this content type, options go into "
+            "the body",
+            field=shortened(name),
         )
 
 
@@ -135,6 +149,18 @@ def _refuse_archives(uploads: list[Upload]) -> None:
                 "it)",
                 input=index,
             )
+
+
+def _check_format(asked: ExplanationRequest, uploads: list[Upload]) -> None:
+    if asked.format is None:
+        return
+    check_format(asked.format)
+    if not any(upload.is_array for upload in uploads):
+        raise InvalidRequest(
+            "format labels the dimensions of arrays, and no input is one (.npy, lists): leave it "
+            "out",
+            field="format",
+        )
 
 
 def _check_counts(asked: ExplanationRequest, uploads: list[Upload], settings: Settings) -> None:

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     max_output_megapixels: Annotated[float, Field(gt=0)] = Field(
         16, description="Largest map or picture that is answered."
     )
+    max_json_megapixels: Annotated[float, Field(gt=0)] = Field(
+        1, description="Most numbers of maps that a JSON answer lists; `.npy` takes more."
+    )
     picture_px: Annotated[int, Field(ge=64, le=8192)] = Field(
         1024, description="Long side of the copy of an upload that overlays are drawn on."
     )

@@ -10,7 +10,6 @@ from pydantic import WithJsonSchema
 
 from app.answers import answer, explanation_response
 from app.documentation import CREATE_BODY, FLAT_QUERY, header, problems
-from app.drawing import check_picture_size
 from app.negotiation import JSON, NPY, PICTURES, SHORT_NAMES, Preference, choose_form, parse_prefer
 from app.representations import explanation_href
 from app.results import failure_of, fetch
@@ -113,26 +112,27 @@ async def _submitted(
     request: Request, state: AppState, form: str, idempotency_key: str | None
 ) -> Submission:
     """The job of the request. What it was made of is not kept for the time of the wait."""
-    asked, uploads = await read_request(request, state.settings, state.on_pictures)
-    if form in PICTURES:
-        check_picture_size(asked.output.size, field="output.size")
+    arrival = await read_request(request, state.settings, state.on_pictures)
     return await submit(
         state,
-        asked,
-        uploads,
+        arrival,
+        form=form,
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
     )
 
 
 async def _outcome(state: AppState, submission: Submission, preference: Preference) -> JobRecord:
-    limit_s = state.settings.sync_wait_s
-    wait_s = preference.patience_s(limit_s)
-    if wait_s is None:
-        left_s = submission.deadline_s - asyncio.get_running_loop().time()
+    """The job once its client has waited long enough, which began before it was a job."""
+    patience_s = preference.patience_s(state.settings.sync_wait_s)
+    until_s = submission.arrived_s + (
+        state.settings.sync_wait_s if patience_s is None else patience_s
+    )
+    if patience_s is None and submission.deadline_s <= until_s:
         # if the job expires first, stay for the verdict, which the reaper gives within a moment
-        wait_s = limit_s if left_s > limit_s else max(left_s, 0) + state.settings.lease_s
-    return await wait(state, submission, wait_s)
+        now_s = asyncio.get_running_loop().time()
+        until_s = max(submission.deadline_s, now_s) + state.settings.lease_s
+    return await wait(state, submission, until_s)
 
 
 @router.get(

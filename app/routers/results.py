@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
-from app.answers import VARY, as_maps, as_pictures, map_response
+from app.answers import VARY, as_pictures, map_response, npy_response
 from app.documentation import binary, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
+from app.query_strings import refuse_repeated_options
 from app.results import fetch_finished
 from app.routers.explanations import ExplanationId
 from app.state import State
@@ -18,7 +19,11 @@ from camserve.contracts.options import MapOptions, PictureOptions
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/explanations/{explanation_id}/results/{number}", tags=["results"])
+router = APIRouter(
+    prefix="/v1/explanations/{explanation_id}/results/{number}",
+    tags=["results"],
+    dependencies=[Depends(refuse_repeated_options)],
+)
 
 # what the view may be refused for, and what the explanation may have failed with
 NO_RESULT = (404, 406, 409, 413, 422, 500, 503, 504)
@@ -65,9 +70,9 @@ async def read_map(
     options = MapOptions(**query.model_dump(exclude={"as_form"}))
     done.check_row(number)
     if form == NPY:
-        body = await as_maps(state, done, [number], options)
         disposition = f'attachment; filename="{explanation_id}-{number}.npy"'
-        return Response(body, media_type=NPY, headers={**VARY, "Content-Disposition": disposition})
+        headers = {"Content-Disposition": disposition}
+        return await npy_response(state, done, [number], options, headers)
     return await map_response(state, done, number, options)
 
 

@@ -57,7 +57,8 @@ class MapOptions(Message):
     size: Size | None = Field(
         None,
         description=f"{SIZE_HELP} Default: `original`, "
-        "or as much of its resolution as `CAMSERVE_MAX_OUTPUT_MEGAPIXELS` leaves.",
+        "or as much of its resolution as `CAMSERVE_MAX_OUTPUT_MEGAPIXELS` leaves, and in JSON "
+        "`CAMSERVE_MAX_JSON_MEGAPIXELS`.",
     )
 
 
@@ -90,6 +91,8 @@ class OutputOptions(PictureStyle):
     """What the JSON answer holds besides links, and how a picture answer looks."""
 
     map: Literal["link", "list", "npy_base64"] = Field(
-        "link", description="A link to the map (default), or the map itself in the answer."
+        "link",
+        description="A link to the map (default), or the map itself in the answer: numbers in "
+        "`list`s, all maps together at most `CAMSERVE_MAX_JSON_MEGAPIXELS`, or a .npy file.",
     )
     size: Size | None = Field(None, description=f"Of the map and the picture. {SIZE_HELP}")

@@ -11,6 +11,8 @@ from camserve.vocabulary import REDUCTIONS
 
 __all__ = [
     "REDUCTION_NAME",
+    "REFERENCE_TAGS",
+    "REGION_KEYS",
     "Box",
     "Index",
     "Mask",
@@ -50,8 +52,9 @@ class Point(Message):
 
 class MaskFile(Message):
     base64: str = Field(
-        description="A picture file (what is not black counts) or a .npy file (what is not 0), of "
-        "the input's own size; base64-encoded."
+        description="A picture file (what is not black counts; of JPEG and WebP, which are lossy, "
+        "what is nearer to white) or a .npy file (what is not 0), of the input's own size; "
+        "base64-encoded."
     )
 
 
@@ -61,11 +64,19 @@ class Mask(Message):
     mask: MaskFile
 
 
-def _kind(value: object) -> str:
-    for key, kind in (("box", Box), ("point", Point), ("mask", Mask)):
-        if isinstance(value, kind) or (isinstance(value, dict) and key in value):
-            return key
-    return "name"
+_NAMES = ("predicted", "all")
+_KINDS: dict[str, type[Message]] = {"box": Box, "point": Point, "mask": Mask}
+REGION_KEYS = tuple(_KINDS)
+
+
+def _kind(value: object) -> str | None:
+    """Which kind of region this is; None if it is none, or several."""
+    if isinstance(value, dict):
+        present = [key for key in REGION_KEYS if key in value]
+        return present[0] if len(present) == 1 else None
+    if value in _NAMES:
+        return "name"
+    return next((key for key, kind in _KINDS.items() if isinstance(value, kind)), None)
 
 
 Region = Annotated[
@@ -73,7 +84,12 @@ Region = Annotated[
     | Annotated[Box, Tag("box")]
     | Annotated[Point, Tag("point")]
     | Annotated[Mask, Tag("mask")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="one_region",
+        custom_error_message="a region is 'predicted', 'all', or an object with exactly one of "
+        f"{', '.join(REGION_KEYS)}",
+    ),
 ]
 
 
@@ -84,6 +100,23 @@ class Reference(Message):
 
 
 Vector = Annotated[tuple[float, ...], Field(min_length=1, max_length=65_536, fail_fast=True)]
+REFERENCE_TAGS = ("numbers", "other")
+
+
+def _kind_of_reference(value: object) -> str | None:
+    if isinstance(value, list | tuple):
+        return "numbers"
+    return "other" if isinstance(value, dict | Reference) else None
+
+
+AnyReference = Annotated[
+    Annotated[Vector, Tag("numbers")] | Annotated[Reference, Tag("other")],
+    Discriminator(
+        _kind_of_reference,
+        custom_error_type="one_reference",
+        custom_error_message='a reference is a list of numbers, or another input: {"input": 1}',
+    ),
+]
 
 
 class ReductionParameters(Message):
@@ -97,7 +130,7 @@ class ReductionParameters(Message):
         description="Which pixels of a dense output count: those `predicted` as the class "
         "(default), `all`, or what a box, a point or a mask holds.",
     )
-    reference: Vector | Reference | None = Field(
+    reference: AnyReference | None = Field(
         None,
         description="What to compare the output with: a list of numbers, or the output for another "
         "input of this request.",

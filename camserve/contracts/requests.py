@@ -17,6 +17,7 @@ from camserve.vocabulary import Method, Precision
 
 __all__ = [
     "EXECUTION",
+    "INPUT_KEYS",
     "MODEL_NAME",
     "Execution",
     "ExplanationRequest",
@@ -60,9 +61,12 @@ class TensorInput(Message):
     )
 
 
+INPUT_KEYS = ("image", "tensor")
+
+
 def _kind(value: Any) -> str | None:
     if isinstance(value, dict):
-        present = [key for key in ("image", "tensor") if key in value]
+        present = [key for key in INPUT_KEYS if key in value]
         return present[0] if len(present) == 1 else None
     return "image" if isinstance(value, ImageInput) else "tensor"
 
@@ -72,7 +76,7 @@ Input = Annotated[
     Discriminator(
         _kind,
         custom_error_type="one_input",
-        custom_error_message="an input has exactly one of image, tensor",
+        custom_error_message=f"an input has exactly one of {', '.join(INPUT_KEYS)}",
     ),
 ]
 

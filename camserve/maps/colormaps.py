@@ -24,7 +24,6 @@ __all__ = [
     "COLORMAPS",
     "DEFAULT_COLORMAP",
     "ColormapName",
-    "colorize",
     "colormap",
     "colour_image",
     "quantise",
@@ -81,11 +80,3 @@ def colour_image(levels: NDArray[np.uint8], name: str) -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(levels)).convert("L")
     picture.putpalette(colormap(name).tobytes())
     return picture.convert("RGB")
-
-
-def colorize(unit: NDArray[np.floating[Any]], name: str = DEFAULT_COLORMAP) -> NDArray[np.uint8]:
-    """Colours (h, w, 3) of the values (h, w) from 0 to 1; values beyond are clipped.
-
-    Raises InvalidRequest when there is no colour map of that name.
-    """
-    return np.asarray(colour_image(quantise(unit), name))

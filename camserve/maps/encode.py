@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
 from camserve.maps.orientation import check_orientation
 
-__all__ = ["encode_jpeg", "encode_png", "encode_webp", "npy_bytes"]
+__all__ = ["encode_jpeg", "encode_png", "encode_webp", "npy_parts"]
 
 _ORIENTATION_TAG: Final = 0x0112
 _PNG_LEVEL: Final = 1
@@ -37,11 +39,20 @@ def encode_webp(image: Image.Image, *, exif_orientation: int | None = None) -> b
     return _encoded(image, "WEBP", exif_orientation, quality=_QUALITY, method=0)
 
 
-def npy_bytes(array: NDArray[Any]) -> bytes:
-    """`array` as a .npy file, in C order. Raises ValueError for Python objects."""
-    file = io.BytesIO()
-    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-    return file.getvalue()
+def npy_parts(arrays: Sequence[NDArray[Any]]) -> list[bytes | memoryview]:
+    """The .npy file, in C order, of an array, or of several of one shape stacked.
+
+    In parts, of which all but the first are views of the arrays: a file of a large stack would be
+    a copy of it, and the stack another one. Raises ValueError for Python objects.
+    """
+    first = arrays[0]
+    if first.dtype.hasobject:
+        raise ValueError("an array of objects holds their addresses, not their values")
+    shape = first.shape if len(arrays) == 1 else (len(arrays), *first.shape)
+    header = io.BytesIO()
+    described = {"descr": npy.dtype_to_descr(first.dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(header, described)
+    return [header.getvalue(), *(np.ascontiguousarray(one).data.cast("B") for one in arrays)]
 
 
 def _encoded(image: Image.Image, kind: str, exif_orientation: int | None, **settings: Any) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from camserve.errors import InvalidRequest
 from camserve.maps.samples import KERNELS, FloatArray, Samples
 
-__all__ = ["METHODS", "FloatArray", "Method", "axis_samples", "resample", "weights"]
+__all__ = ["METHODS", "FloatArray", "Method", "axis_samples", "resample"]
 
 Method = Literal["nearest", "linear", "bicubic", "none"]
 
@@ -29,7 +29,6 @@ def axis_samples(
     *,
     start: float = 0.0,
     extent: float | None = None,
-    antialias: bool | None = None,
 ) -> Samples:
     """How one axis of `in_size` cells is sampled `out_size` times.
 
@@ -43,7 +42,7 @@ def axis_samples(
       truncated at the edge and renormalised. When shrinking it is widened, as Pillow and imresize
       do, so that every input cell counts.
 
-    `antialias` overrides that choice of widening. Raises InvalidRequest for sizes or extents that
+    Raises InvalidRequest for sizes or extents that
     are not positive, for `none`, which samples nothing, and for an unknown method.
     """
     span = float(in_size) if extent is None else float(extent)
@@ -59,31 +58,14 @@ def axis_samples(
             f"no resampling method {method!r} has samples: use {', '.join(METHODS[:3])}",
             field="upsampling",
         )
-    widens = KERNELS[method][2] if antialias is None else antialias
+    widens = KERNELS[method][2]
     return Samples(in_size, centres, method, max(1.0, span / out_size) if widens else 1.0)
-
-
-def weights(
-    in_size: int,
-    out_size: int,
-    method: Method,
-    *,
-    start: float = 0.0,
-    extent: float | None = None,
-    antialias: bool | None = None,
-) -> NDArray[np.float64]:
-    """`axis_samples` as a matrix (out_size, in_size), whose rows sum to 1."""
-    return axis_samples(
-        in_size, out_size, method, start=start, extent=extent, antialias=antialias
-    ).matrix()
 
 
 def resample(
     array: FloatArray,
     size: Sequence[int] | None,
     method: Method,
-    *,
-    antialias: bool | None = None,
 ) -> FloatArray:
     """Resizes the trailing len(size) axes of `array` (..., *S) to (..., *size), separably.
 
@@ -111,6 +93,6 @@ def resample(
     # Axes that grow least go first, so that the intermediate arrays stay small.
     for axis in sorted(range(len(target)), key=lambda a: target[a] / present[a]):
         if target[axis] != present[axis]:
-            samples = axis_samples(present[axis], target[axis], method, antialias=antialias)
+            samples = axis_samples(present[axis], target[axis], method)
             values = samples.of(values, first + axis)
     return values

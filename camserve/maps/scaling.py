@@ -25,20 +25,16 @@ _FLAT: Final = 1e-6
 
 
 def unit_ranges(
-    maps: Sequence[FloatArray], *, shared: bool = False, masks: Sequence[Mask | None] | None = None
+    maps: Sequence[FloatArray], *, masks: Sequence[Mask | None] | None = None
 ) -> list[tuple[float, float]]:
     """The values that become 0 and 1, per map: what a colour bar says.
 
     The minimum (0 if that is negative) and the maximum over the finite values where the mask is
-    true, or over all maps when `shared`; (v, v) for a flat map, (0, 0) if nothing is positive.
+    true; (v, v) for a flat map, (0, 0) if nothing is positive.
     `masks` has one entry per map, None for all of it. Raises ValueError if the counts differ.
     """
     chosen = [None] * len(maps) if masks is None else list(masks)
     ranges = [_range(values, mask) for values, mask in zip(maps, chosen, strict=True)]
-    seen = [limits for limits in ranges if limits is not None]
-    if shared and seen:
-        lowest, highest = min(low for low, _ in seen), max(high for _, high in seen)
-        return [(lowest, highest)] * len(maps)
     return [(0.0, 0.0) if limits is None else limits for limits in ranges]
 
 
@@ -46,7 +42,6 @@ def to_unit(
     maps: Sequence[FloatArray],
     *,
     limits: Sequence[tuple[float, float]] | None = None,
-    shared: bool = False,
     masks: Sequence[Mask | None] | None = None,
 ) -> list[NDArray[np.float32]]:
     """The maps scaled to [0, 1] by `limits`, one pair per map, float32 and of the same shapes.
@@ -55,7 +50,7 @@ def to_unit(
     so does what is not finite or not in the mask. Raises ValueError if the counts differ.
     """
     chosen = [None] * len(maps) if masks is None else list(masks)
-    ranges = unit_ranges(maps, shared=shared, masks=chosen) if limits is None else limits
+    ranges = unit_ranges(maps, masks=chosen) if limits is None else limits
     return [_scaled(*item) for item in zip(maps, ranges, chosen, strict=True)]
 
 

@@ -176,7 +176,8 @@ def test_what_cannot_be_arranged_is_told_with_the_way_out(case: str) -> None:
     assert type(caught.value) is error
     told = caught.value.extensions
     if "the model takes" in str(caught.value):
-        assert told == {"shape": list(shape), "expected": list(spec.shape)}
+        labelled = {} if labels is None else {"field": "format"}
+        assert told == {"shape": list(shape), "expected": list(spec.shape), **labelled}
     if error is TooLarge:
         assert told["limit"] == 32
 

@@ -210,8 +210,8 @@ async def test_a_tensor_in_every_form() -> None:
     )
     _, (file,) = await read(data={"model": "toy"}, files={"input": ("x.npy", npy(array))})
     assert inline.data == raw.data == file.data
-    assert inline.is_npy
-    assert raw.is_npy
+    assert inline.is_array
+    assert raw.is_array
     lists = {"model": "toy", "inputs": [{"tensor": {"data": array.tolist()}}]}
     asked, (nested,) = await read(json=lists)
     np.testing.assert_array_equal(nested.data, array)

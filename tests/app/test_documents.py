@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.documents import inline_uploads, parse_document, validated
-from app.problems import _PATTERNS
+from app.findings import _PATTERNS
 from camserve.contracts.options import MapOptions, PictureOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import InvalidRequest, MalformedRequest

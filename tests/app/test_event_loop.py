@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 async def test_nothing_that_takes_long_runs_in_the_event_loop(
     front: Front, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    from app import documents, drawing, forms, inputs, payloads, presentation
+    from app import documents, drawing, forms, inputs, presentation, regions, results
 
     ran: dict[str, set[bool]] = {}
 
@@ -37,8 +37,9 @@ async def test_nothing_that_takes_long_runs_in_the_event_loop(
         (documents, ("read_array", "decoded")),
         (forms, ("parse_document",)),
         (inputs, ("read_array", "arranged", "sketch_of")),
-        (payloads, ("region_on", "read_mask")),
+        (regions, ("region_on", "read_mask")),
         (presentation, ("present",)),
+        (results, ("metadata_of", "tensors_of")),
         (drawing, ("overlay",)),
     ):
         for name in names:
@@ -58,6 +59,7 @@ async def test_nothing_that_takes_long_runs_in_the_event_loop(
     opened(await front.client.get(overlay))
     loaded(await front.client.get(overlay.replace("overlay", "map")))
     expected = {"arranged", "sketch_of", "region_on", "read_mask", "present", "overlay"}
+    expected |= {"metadata_of", "tensors_of"}
     expected |= {"lists": {"read_array"}, "npy_base64": {"decoded", "read_array"},
                  "form": {"parse_document", "read_array"}}[body]  # fmt: skip
     assert set(ran) >= expected

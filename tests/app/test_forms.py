@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from app.flat_fields import FLAT_FIELDS, request_from_fields
@@ -20,6 +21,7 @@ from camserve.errors import (
     MalformedRequest,
     TooLarge,
 )
+from tests.app.arrays import npy
 from tests.app.front import png
 from tests.app.requests import read, read_stream, wire
 
@@ -275,7 +277,8 @@ async def test_objects_and_expressions_in_flat_fields() -> None:
         "precision": "bfloat16",
         "feature_format": "BTC:14x14",
     }
-    asked, _ = await read(data=fields, files={"input": FILE})
+    array = npy(np.zeros((4, 4, 3), np.float32))
+    asked, _ = await read(data=fields, files={"input": ("x.npy", array)})
     assert asked.method_options.comparisons == 2
     assert asked.method_options.comparison_strength == 0.5
     assert (asked.evaluate.metrics, asked.evaluate.steps) == (("deletion",), 5)
@@ -287,7 +290,7 @@ async def test_objects_and_expressions_in_flat_fields() -> None:
         (name, one) for name, value in fields.items()
         for one in (value if isinstance(value, list) else [value])
     ])  # fmt: skip
-    raw, _ = await read(content=FILE[1], params=query, headers={"Content-Type": "image/png"})
+    raw, _ = await read(content=array, params=query, headers={"Content-Type": "application/x-npy"})
     assert raw == asked
 
 

@@ -87,6 +87,8 @@ async def test_any_value_in_any_place(front: Front) -> None:
             await front.redis.flushall()
             await front.publish()
             continue
+        if path == ("deadline_ms",) and response.status_code == 504:
+            continue  # a deadline of a millisecond
         assert response.status_code < 500, (path, value, response.text)
         if response.status_code >= 400:
             assert response.headers["content-type"] == "application/problem+json"

@@ -64,19 +64,24 @@ async def test_npy_of_several_is_a_stack(front: Front) -> None:
     assert response.headers["Location"].startswith("/v1/explanations/")
 
 
-async def test_maps_of_different_uploads_are_not_stacked_but_not_lost(front: Front) -> None:
+async def test_maps_of_different_uploads_are_stacked_at_one_size(front: Front) -> None:
     files = [("input", png(20, 10)), ("input", png(30, 10))]
-    for fields, status in (({}, 422), ({"size": "8x8"}, 200)):
-        asked = front.client.post(
-            "/v1/explanations?as=npy", data={"model": "toy", **fields}, files=files
-        )
-        response, _, _ = await front.done(asked)
-        assert response.status_code == status, response.text
-        if status == 422:
-            document = problem(response, 422, "invalid_request")
-            assert document["field"] == "size"
-            kept = await front.client.get(document["explanation"])
-            assert len(kept.json()["results"]) == 2
+    url = "/v1/explanations?as=npy"
+    asked = front.client.post(url, data={"model": "toy", "size": "8x8"}, files=files)
+    response, _, _ = await front.done(asked)
+    assert np.load(io.BytesIO(response.content)).shape == (2, 8, 8)
+
+
+async def test_maps_that_turn_out_to_differ_are_not_stacked_but_not_lost(front: Front) -> None:
+    """Of what resolution a layer is, only the computation tells."""
+    files = [("input", png())] * 2
+    url, fields = "/v1/explanations?as=npy", {"model": "toy", "upsampling": "none"}
+    asked = front.client.post(url, data=fields, files=files)
+    response, _, _ = await front.done(asked, lambda n: np.ones((4, 4 + n), np.float32))
+    document = problem(response, 422, "invalid_request")
+    assert document["field"] == "size"
+    kept = await front.client.get(document["explanation"])
+    assert len(kept.json()["results"]) == 2
 
 
 @pytest.mark.parametrize(("form", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])

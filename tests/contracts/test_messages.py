@@ -19,7 +19,7 @@ from camserve.contracts.explanations import Explanation
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, JobResult
 from camserve.contracts.requests import ExplanationRequest
-from camserve.contracts.wire import METADATA_KEY, metadata_of
+from camserve.contracts.wire import METADATA_KEY, metadata_of, tensors_of
 from camserve.errors import ErrorCode, ModelUnavailable
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -90,3 +90,26 @@ def test_metadata_of_a_safetensors_buffer() -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             metadata_of(wrong)
+
+
+def test_tensors_of_a_safetensors_buffer_are_views_of_it() -> None:
+    import numpy as np
+    from safetensors.numpy import save
+
+    sent = {
+        "map.0.0": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "map.1.0": np.full((1, 2, 2), -1.5, np.float32),
+        "region.0.0": np.array([True, False, True]),
+    }
+    buffer = save(sent, metadata={METADATA_KEY: "{}"})
+    found = tensors_of(buffer)
+    assert found.keys() == sent.keys()
+    for name, dtype, kind in (("map.0.0", "F32", "<f4"), ("map.1.0", "F32", "<f4"),
+                              ("region.0.0", "BOOL", "?")):  # fmt: skip
+        tensor = found[name]
+        assert tensor.dtype == dtype
+        assert tensor.data.obj is buffer
+        array = np.frombuffer(tensor.data, kind).reshape(tensor.shape)
+        np.testing.assert_array_equal(array, sent[name])
+    with pytest.raises(ValueError, match="cut off"):
+        tensors_of(b"\xff" * 8 + b"{}")

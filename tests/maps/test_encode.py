@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from camserve.errors import InvalidRequest
-from camserve.maps.encode import encode_jpeg, encode_png, encode_webp, npy_bytes
+from camserve.maps.encode import encode_jpeg, encode_png, encode_webp, npy_parts
 from camserve.maps.orientation import upright
 
 GRADIENT = Image.fromarray(
@@ -52,12 +52,19 @@ def test_an_orientation_that_exif_does_not_know_is_refused():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.uint8])
 def test_npy_is_read_back_as_it_was(dtype):
     array = np.arange(24).reshape(2, 3, 4).astype(dtype).transpose(2, 0, 1)
-    back = np.load(io.BytesIO(npy_bytes(array)), allow_pickle=False)
-    assert back.dtype == dtype
-    assert np.array_equal(back, array)
-    assert back.flags.c_contiguous
+    for arrays, expected in (([array], array), ([array, array + 1], np.stack([array, array + 1]))):
+        back = np.load(io.BytesIO(b"".join(npy_parts(arrays))), allow_pickle=False)
+        assert back.dtype == dtype
+        assert np.array_equal(back, expected)
+        assert back.flags.c_contiguous
+
+
+def test_npy_is_no_copy_of_the_numbers():
+    arrays = [np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)]
+    _, *views = npy_parts(arrays)
+    assert all(np.shares_memory(*pair) for pair in zip(views, arrays, strict=True))
 
 
 def test_objects_are_never_pickled():
-    with pytest.raises(ValueError, match="Object arrays"):
-        npy_bytes(np.array([object()]))
+    with pytest.raises(ValueError, match="object"):
+        npy_parts([np.array([object()])])

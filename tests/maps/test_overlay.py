@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from camserve.errors import InvalidRequest
-from camserve.maps.colormaps import COLORMAPS, colorize, colormap
+from camserve.maps.colormaps import COLORMAPS, colormap, colour_image, quantise
 from camserve.maps.orientation import as_stored, upright
 from camserve.maps.overlay import VIEWS, largest_size, overlay
 
@@ -107,7 +107,7 @@ def test_what_the_model_did_not_see_has_no_colour():
 def test_the_heat_map_is_the_colours_alone(name):
     ours = overlay(photograph(), ramp(), view="heatmap", colormap=name)
     assert ours.mode == "RGB"
-    assert np.array_equal(ours, colorize(ramp(), name))
+    assert np.array_equal(ours, colour_image(quantise(ramp()), name))
 
 
 def test_the_heat_map_is_transparent_where_nothing_was_seen():

@@ -22,16 +22,13 @@ def test_single_cells_give_what_the_matrix_gives(cells, count, method, block, mo
     random = np.random.default_rng(0)
     array = random.normal(size=(2, cells, 3))
     for start, extent in ((0.0, None), (-1.5, cells + 4.0), (cells / 4, cells / 3)):
-        for antialias in (None, True):
-            how = axis_samples(
-                cells, count, method, start=start, extent=extent, antialias=antialias
-            )
-            expected = np.einsum("sc,acb->asb", how.matrix(), array)
-            monkeypatch.setattr(samples, "_LARGEST_MATRIX", 0)
-            monkeypatch.setattr(samples, "_BLOCK", block)
-            np.testing.assert_allclose(how.of(array, 1), expected, atol=1e-12)
-            monkeypatch.undo()
-            np.testing.assert_allclose(how.of(array, 1), expected, atol=1e-12)
+        how = axis_samples(cells, count, method, start=start, extent=extent)
+        expected = np.einsum("sc,acb->asb", how.matrix(), array)
+        monkeypatch.setattr(samples, "_LARGEST_MATRIX", 0)
+        monkeypatch.setattr(samples, "_BLOCK", block)
+        np.testing.assert_allclose(how.of(array, 1), expected, atol=1e-12)
+        monkeypatch.undo()
+        np.testing.assert_allclose(how.of(array, 1), expected, atol=1e-12)
 
 
 def test_both_ways_are_taken(monkeypatch):

@@ -1,4 +1,4 @@
-"""Scaling to [0, 1]: per map, shared, masked, signed, flat."""
+"""Scaling to [0, 1]: per map, by one range, masked, signed, flat."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ def test_each_map_by_itself():
 
 
 def test_one_range_for_all_keeps_them_comparable():
-    first, second = to_unit([A, B], shared=True)
+    first, second = to_unit([A, B], limits=[(0.0, 9.0)] * 2)
     assert np.allclose(first, A / 9)
     assert np.allclose(second, B / 9)
-    assert unit_ranges([A, B], shared=True) == [(0.0, 9.0)] * 2
 
 
 def test_limits_can_be_given_and_what_lies_beyond_is_clipped():
@@ -45,7 +44,7 @@ def test_the_unseen_neither_counts_nor_shows():
     assert np.allclose(unit, [[0.0, 0.5], [1.0, 0.0]])
     zeros_outside = np.where(mask, A, 0)
     assert unit_ranges([zeros_outside], masks=[mask]) == [(1.0, 3.0)]
-    assert unit_ranges([A, B], shared=True, masks=[mask, None]) == [(0.0, 9.0)] * 2
+    assert unit_ranges([A, B], masks=[mask, None]) == [(1.0, 3.0), (0.0, 9.0)]
     assert unit_ranges([A], masks=[np.zeros_like(mask)]) == [(0.0, 0.0)]
 
 
