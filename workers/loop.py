@@ -16,6 +16,7 @@ from camserve.contracts.jobs import Job
 from camserve.errors import CamserveError, ErrorCode, QueueUnavailable
 from camserve.settings import Settings
 from workers.compute import Limits, explain_jobs
+from workers.costs import is_costly
 from workers.device_thread import DeviceThread, die_hung
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
@@ -24,7 +25,7 @@ from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.presence import Presence
 from workers.repository import Repository
 from workers.residency import Residency
-from workers.rows import ComputeJob, is_costly
+from workers.rows import ComputeJob
 from workers.warm_up import warm_up
 
 __all__ = ["WorkerLoop"]
