@@ -18,7 +18,10 @@ __all__ = ["Graph", "Input", "read_graph", "read_nodes"]
 BYTES = 2
 """The number of uint8 among ONNX's types: pictures as they are in a file."""
 _FLOATING = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
-_TAKEN = {"initializers", *dir(torch.nn.Module())}  # names that a module has already
+# names that a network has already
+_TAKEN = {
+    "initializers", "_choose", "_constants", "_inputs", "_outputs", "_steps", *dir(torch.nn.Module()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def read_nodes(graph: Any, opset: int) -> Graph:
     if graph.sparse_initializer:
         raise NotTranslated("sparse weights")
     constants = {tensor.name: constant(tensor) for tensor in graph.initializer}
-    taken = set(_TAKEN)
+    taken = dict.fromkeys(_TAKEN, 0)
     nodes = [
         Node(
             op=node.op_type,
@@ -102,19 +105,19 @@ def _shape(tensor_type: Any) -> tuple[int | None, ...]:
     return tuple(size.dim_value if size.dim_value > 0 else None for size in tensor_type.shape.dim)
 
 
-def _name(node: Any, taken: set[str]) -> str:
+def _name(node: Any, taken: dict[str, int]) -> str:
     """A name for the node's module, as onnx2torch would give it: unique, readable, without dots.
 
     Other characters than these would be awkward in a URL or a shell; a colon says which of a
-    layer's tensors is meant.
+    layer's tensors is meant. taken: how often each name was asked for before.
     """
     plain = re.sub(r"[^\w/+\-]", "_", (node.name or node.op_type).replace(".", "/"), flags=re.ASCII)
     first = plain.lstrip("/")[:250] or node.op_type
-    name, count = first, 0
+    name = first
     while name in taken:
-        count += 1
-        name = f"{first}_{count}"
-    taken.add(name)
+        taken[first] += 1
+        name = f"{first}_{taken[first]}"
+    taken[name] = 0
     return name
 
 

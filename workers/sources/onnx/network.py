@@ -14,10 +14,20 @@ from workers.sources.onnx.operators import OPERATORS, SIZES, Compute, Node, NotT
 __all__ = ["Network"]
 
 
-class Operation(nn.Module):
-    """One node. Its constant inputs are its own: forward takes the others, in order."""
+Weights = dict[str, nn.Parameter]
+"""By the name of the constant, so that what several nodes use is held, and moved, once."""
 
-    def __init__(self, node: Node, compute: Compute, constants: dict[int, Tensor]) -> None:
+MOST_COMPUTED_BYTES = 2**32
+"""Of constants that a file says how to compute."""
+
+
+class Operation(nn.Module):
+    """One node. Its constant inputs are its own, or shared with the other nodes that name them:
+    forward takes the others, in order."""
+
+    def __init__(
+        self, node: Node, compute: Compute, constants: dict[int, Tensor], weights: Weights
+    ) -> None:
         super().__init__()
         self.op = node.op
         self._compute = compute
@@ -28,7 +38,10 @@ class Operation(nn.Module):
         for at, value in constants.items():
             if value.is_floating_point() and not (node.op in SIZES and at):
                 self._weights[at] = f"input_{at}"
-                self.register_parameter(f"input_{at}", nn.Parameter(value, requires_grad=False))
+                weight = weights.setdefault(
+                    node.inputs[at], nn.Parameter(value, requires_grad=False)
+                )
+                self.register_parameter(self._weights[at], weight)
             else:
                 self._sizes[at] = value
 
@@ -74,26 +87,32 @@ class Network(nn.Module):
     Nodes that depend on no input are computed once, here. Raises NotTranslated.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, weights: Weights | None = None) -> None:
         super().__init__()
+        weights = {} if weights is None else weights
+        computed_bytes = 0
         self._inputs = graph.inputs
         self._outputs = graph.outputs
         constants: dict[str, Any] = dict(graph.constants)
         steps: list[_Step] = []
         for node in graph.nodes:
             if node.op == "If":
-                steps.append(self._choose(node, constants))
+                steps.append(self._choose(node, constants, weights))
                 continue
             compute = _computation(node)
             if all(name in constants for name in node.inputs if name):
-                constants.update(_computed(node, compute, constants))
+                found = _computed(node, compute, constants)
+                computed_bytes += sum(_bytes(value) for value in found.values())
+                if computed_bytes > MOST_COMPUTED_BYTES:
+                    raise NotTranslated("constants of more than 4 GB that are to be computed")
+                constants.update(found)
                 continue
             known = {
                 at: constants[name]
                 for at, name in enumerate(node.inputs)
                 if isinstance(constants.get(name), Tensor)
             }
-            self.add_module(node.name, Operation(node, compute, known))
+            self.add_module(node.name, Operation(node, compute, known, weights))
             inputs = tuple(n for at, n in enumerate(node.inputs) if n and at not in known)
             steps.append(_Step(node.name, inputs, node.outputs, ()))
         self._steps = _with_last_uses(steps, kept=set(graph.outputs))
@@ -112,12 +131,16 @@ class Network(nn.Module):
         outputs = tuple(values[name] for name in self._outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _choose(self, node: Node, constants: dict[str, Any]) -> _Step:
+    def _choose(self, node: Node, constants: dict[str, Any], weights: Weights) -> _Step:
         """A branch is a network of the values around it that it uses."""
         parts: tuple[Graph, Graph] = (node.get("then_branch"), node.get("else_branch"))
         outer = tuple(dict.fromkeys(n for part in parts for n in _free(part) if n not in constants))
         branches = [
-            Network(replace(part, constants={**constants, **part.constants}, inputs=outer))
+            Network(
+                replace(part, constants={**constants, **part.constants}, inputs=outer),
+                # a branch may have weights of the same name that are its own
+                weights if weights.keys().isdisjoint(part.constants) else None,
+            )
             for part in parts
         ]
         condition = constants.get(node.inputs[0])
@@ -154,6 +177,10 @@ def _computed(node: Node, compute: Compute, constants: dict[str, Any]) -> dict[s
         result = compute(*(constants[name] if name else None for name in node.inputs))
     results = result if isinstance(result, tuple) else (result,)
     return dict(zip(node.outputs, results, strict=False))
+
+
+def _bytes(value: Any) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 def _computation(node: Node) -> Compute:

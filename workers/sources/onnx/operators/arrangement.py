@@ -158,7 +158,7 @@ def _pad(node: Node) -> Compute:
         fill = float(value) if value is not None else node.get("value", 0.0)
         for axis, before, after in zip(along, sides[:half], sides[half:], strict=True):
             if before or after:
-                bounded([*x.shape, before + after])
+                bounded([*x.shape[:axis], x.shape[axis] + before + after, *x.shape[axis:][1:]])
                 x = _pad_axis(x, axis, (before, after), mode=mode, fill=fill)
         return x
 

@@ -22,6 +22,10 @@ _TYPES = {
 }  # fmt: skip
 
 
+_UNSIGNED = {4: 0xFFFF, 12: 0xFFFF_FFFF}
+"""Types that are held in wider, signed ones: what of a negative number is left."""
+
+
 def torch_type(number: int) -> torch.dtype:
     """The torch type of a TensorProto's: all floating-point numbers are computed in float32."""
     if number not in _TYPES:
@@ -61,10 +65,13 @@ def _range(_node: Node) -> Compute:
 
 def _cast(node: Node) -> Compute:
     dtype = torch_type(node.get("to"))
+    mask = _UNSIGNED.get(node.get("to"))
 
     def cast(x: Tensor) -> Tensor:
         # between kinds of floating-point numbers there is nothing to do: all are computed alike
-        return x if dtype.is_floating_point and x.is_floating_point() else x.to(dtype)
+        if dtype.is_floating_point and x.is_floating_point():
+            return x
+        return x.to(dtype) if mask is None else (x.to(torch.int64) & mask).to(dtype)
 
     return cast
 
@@ -78,9 +85,9 @@ def _eye_like(node: Node) -> Compute:
 
     def eye_like(x: Tensor) -> Tensor:
         dtype = x.dtype if kind is None else torch_type(kind)
-        return torch.diag(torch.ones(max(x.shape) + abs(diagonal), dtype=dtype), diagonal)[
-            : x.shape[0], : x.shape[1]
-        ]
+        eye = torch.zeros(x.shape, dtype=dtype)
+        eye.diagonal(diagonal).fill_(1)
+        return eye
 
     return eye_like
 

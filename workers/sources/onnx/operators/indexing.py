@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workers.sources.onnx.operators.creation import bounded
 from workers.sources.onnx.operators.node import Compute, Maker, Node, NotTranslated
 
 __all__ = ["OPERATORS"]
@@ -79,6 +80,7 @@ def _one_hot(node: Node) -> Compute:
 
     def one_hot(indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
         count = int(depth)
+        bounded([*indices.shape, count])
         whole = indices.long()
         inside = (whole >= -count) & (whole < count)
         hot = functional.one_hot(torch.where(inside, whole % count, 0), count).bool()

@@ -30,7 +30,8 @@ def _instance_norm(node: Node) -> Compute:
     epsilon = node.get("epsilon", 1e-5)
 
     def instance_norm(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+        # each channel a group; functional.instance_norm refuses a map of one position
+        return torch.group_norm(x, x.shape[1], scale, bias, epsilon)
 
     return instance_norm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -30,7 +31,9 @@ def _reduction(reduce: Reduce) -> Maker:
                 if idle:
                     return reduce(x[None], [0], keep=False)
                 given = list(range(x.ndim))
-            return reduce(x, [axis % max(x.ndim, 1) for axis in given], keep=keep) if x.ndim else x
+            if not x.ndim:
+                return reduce(x[None], [0], keep=False)
+            return reduce(x, [axis % x.ndim for axis in given], keep=keep)
 
         return over
 
@@ -41,6 +44,13 @@ def _product(x: Tensor, axes: list[int], *, keep: bool) -> Tensor:
     for axis in sorted(axes, reverse=True):
         x = x.prod(axis, keepdim=keep)
     return x
+
+
+def _mean(x: Tensor, axes: list[int], *, keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return x.mean(axes, keepdim=keep)
+    count = math.prod(x.shape[axis] for axis in axes)  # of whole numbers, as sizes are: cut off
+    return torch.div(x.sum(axes, keepdim=keep), count, rounding_mode="trunc").to(x.dtype)
 
 
 def _arg_extremum(node: Node) -> Compute:
@@ -102,7 +112,7 @@ OPERATORS: dict[str, Maker] = {
     "ReduceLogSum": _reduction(lambda x, axes, *, keep: x.sum(axes, keepdim=keep).log()),
     "ReduceLogSumExp": _reduction(lambda x, axes, *, keep: x.logsumexp(axes, keepdim=keep)),
     "ReduceMax": _reduction(lambda x, axes, *, keep: x.amax(axes, keepdim=keep)),
-    "ReduceMean": _reduction(lambda x, axes, *, keep: x.mean(axes, keepdim=keep)),
+    "ReduceMean": _reduction(_mean),
     "ReduceMin": _reduction(lambda x, axes, *, keep: x.amin(axes, keepdim=keep)),
     "ReduceProd": _reduction(_product),
     "ReduceSum": _reduction(lambda x, axes, *, keep: x.sum(axes, keepdim=keep, dtype=x.dtype)),

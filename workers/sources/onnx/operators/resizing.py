@@ -89,8 +89,21 @@ def _axes(
             result[axis] = _Axis(x.shape[axis], target, ratio)
     else:
         for axis, ratio in zip(along, factors or [], strict=True):
-            result[axis] = _Axis(x.shape[axis], math.floor(x.shape[axis] * ratio), ratio)
+            result[axis] = _Axis(x.shape[axis], _scaled(x.shape[axis], ratio), ratio)
     return result
+
+
+def _scaled(size: int, ratio: float) -> int:
+    """The size that the network had which was written to the file.
+
+    A file has the ratio in float32, where 0.7 is a little less. A short decimal was one there, too:
+    40 times 0.7 is 28. Any other, such as five thirds, is taken as runtimes take it, in float32.
+    """
+    held = np.float32(ratio)
+    decimal = float(f"{held:.6g}")
+    if np.float32(decimal) == held:
+        return math.floor(size * decimal)
+    return math.floor(np.float32(size) * held)
 
 
 def _interpolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
@@ -107,6 +120,7 @@ def _interpolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
         if rule.mode == "nearest":
             x = x.index_select(at, torch.tensor(_nearest(axis, rule), device=x.device))
         else:
+            bounded([axis.size, axis.target])
             matrix = torch.from_numpy(_matrix(axis, rule)).to(x.device, x.dtype)
             x = (x.movedim(at, -1) @ matrix).movedim(-1, at)
     return x
@@ -115,7 +129,7 @@ def _interpolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
 def _is_torchs(axes: list[_Axis], rule: _Rule) -> bool:
     """Whether torch's own linear interpolation, which is faster, computes this."""
     plain = rule.mode == "linear" and not (rule.antialias or rule.inside_only)
-    exact = all(axis.target == axis.size * axis.scale for axis in axes)
+    exact = all(math.isclose(axis.target, axis.size * axis.scale, rel_tol=1e-6) for axis in axes)
     still = all(axis.size == axis.target for axis in axes[:2])
     same = rule.coordinates in ("half_pixel", "align_corners")
     return plain and exact and still and same and len(axes) in _LINEAR
@@ -158,13 +172,14 @@ def _matrix(axis: _Axis, rule: _Rule) -> np.ndarray:
     where = _coordinates(axis, rule)
     shrink = min(axis.scale, 1.0) if rule.antialias else 1.0
     reach = (1 if rule.mode == "linear" else 2) / shrink
+    first = np.floor(where - reach).astype(np.int64)[:, None]
+    items = first + np.arange(math.ceil(2 * reach) + 2)  # (target, those within reach)
+    weights = _kernel((items - where[:, None]) * shrink, rule)
+    if rule.inside_only:
+        weights = weights * ((items >= 0) & (items < axis.size))
+    weights = weights / weights.sum(1, keepdims=True)
     matrix = np.zeros((axis.size, axis.target))
-    for target, centre in enumerate(where):
-        items = np.arange(math.floor(centre - reach), math.ceil(centre + reach) + 1)
-        weights = _kernel((items - centre) * shrink, rule)
-        if rule.inside_only:
-            weights = weights * ((items >= 0) & (items < axis.size))
-        np.add.at(matrix[:, target], np.clip(items, 0, axis.size - 1), weights / weights.sum())
+    np.add.at(matrix, (np.clip(items, 0, axis.size - 1), np.arange(axis.target)[:, None]), weights)
     return matrix
 
 

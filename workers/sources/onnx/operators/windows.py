@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from workers.sources.onnx.operators.creation import bounded
 from workers.sources.onnx.operators.node import Node
 
 __all__ = ["Windows", "pad"]
@@ -81,4 +82,7 @@ def pad(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Tenso
     """Pad the last dimensions of x; the same tensor where there is nothing to add."""
     if not any(map(any, pads)):
         return x
+    sides = [before + after for before, after in pads]
+    at = x.ndim - len(sides)
+    bounded([*x.shape[:at], *map(sum, zip(x.shape[at:], sides, strict=True))])
     return functional.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
