@@ -18,7 +18,7 @@ import torch
 from onnx.numpy_helper import to_array
 from torch import Tensor
 
-from workers.sources.onnx.document import written_out
+from workers.sources.onnx.functions import written_out
 from workers.sources.onnx.graph import Graph, read_nodes
 from workers.sources.onnx.network import Network
 from workers.sources.onnx.operators import OPERATORS, NotTranslated

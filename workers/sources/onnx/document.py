@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
+from workers.sources.onnx.functions import STANDARD, nodes_of, written_out
 from workers.sources.refusals import EXPORT_ADVICE, refuse_other_formats
 
-__all__ = ["read_document", "written_out"]
-
-STANDARD = ("", "ai.onnx")
-MOST_ROUNDS = 8
-"""How often operators that are made of others are written out, one inside the other."""
+__all__ = ["read_document"]
 
 
 def read_document(entry: Entry, known: frozenset[str]) -> Any:
@@ -115,51 +111,14 @@ def _read_outside_data(model: Any, entry: Entry, onnx: Any) -> None:
             ) from error
 
 
-def written_out(model: Any, known: frozenset[str], onnx: Any) -> Any:
-    """The model's own functions, and operators that are made of others, as what they hold."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    opset = next((item.version for item in model.opset_import if item.domain in STANDARD), 1)
-    for _ in range(MOST_ROUNDS):
-        made_of_others = {
-            (node.domain, node.op_type)
-            for node in model.graph.node
-            if node.domain in STANDARD
-            and node.op_type not in known
-            and _has_body(node.op_type, opset, onnx)
-        }
-        if not made_of_others:
-            break
-        model = onnx.inliner.inline_selected_functions(
-            model, sorted(made_of_others), inline_schema_functions=True
-        )
-    return model
-
-
-def _has_body(op: str, opset: int, onnx: Any) -> bool:
-    try:
-        schema = onnx.defs.get_schema(op, opset, "")
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
-
-
 def _refuse_other_domains(model: Any, entry: Entry) -> None:
-    for node in _nodes(model.graph):
+    for node in nodes_of(model.graph):
         if node.domain not in STANDARD:
             raise UnsupportedModel(
                 f"model {entry.name!r}: {entry.reference!r} uses the operator {node.op_type!r} of "
                 f"{node.domain!r}, which is not ONNX's own: export the network without the "
                 f"optimisations of one runtime, or {EXPORT_ADVICE}"
             )
-
-
-def _nodes(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,8 @@ BYTES = 2
 _FLOATING = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
 # names that a network has already
 _TAKEN = {
-    "initializers", "_choose", "_constants", "_inputs", "_outputs", "_steps", *dir(torch.nn.Module()),
+    "initializers", "_choose", "_constants", "_inputs", "_outputs", "_steps",
+    *dir(torch.nn.Module()),
 }  # fmt: skip
 
 
