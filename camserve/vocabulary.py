@@ -11,6 +11,7 @@ __all__ = [
     "EXECUTION",
     "METHODS",
     "METRICS",
+    "MODEL_NAME",
     "PRECISIONS",
     "REDUCTIONS",
     "REDUCTIONS_OF_LOGITS",
@@ -69,6 +70,10 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+
+MODEL_NAME: Final = "[a-z0-9][a-z0-9._-]{0,63}"
+"""A name that fits into a path, a key and a folder of any system: no brace, which would end a key's
+hash tag, and no capitals, which some file systems do not tell apart."""
 
 EXECUTION: Final = "auto|cpu|cuda(?::(?:0|[1-9][0-9]?))?"
 """Where a job may be executed: by any worker, on a CPU, on any GPU, or on one of them as its worker

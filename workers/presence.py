@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from camserve.broker import Registry
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
-from camserve.contracts.requests import MODEL_NAME
 from camserve.errors import QueueUnavailable
+from camserve.vocabulary import MODEL_NAME
 from workers.models import declared_card, unavailable_card
 from workers.repository import Repository
 

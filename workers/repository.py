@@ -11,12 +11,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from camserve.contracts.cards import ModelCard
-from camserve.contracts.requests import MODEL_NAME
 from camserve.errors import InvalidCard, near_names
+from camserve.vocabulary import MODEL_NAME
 
 __all__ = ["CARD_FILE", "Entry", "Repository", "model_names", "scan"]
 
 CARD_FILE = "card.toml"
+MOST_CARD_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,17 @@ class Entry:
         return self.card.source.partition(":")[2]
 
     def path(self, name: str) -> Path:
-        """A file or folder of the model folder; raises InvalidCard for one outside it."""
+        """A file or folder of the model folder; raises InvalidCard for one outside it, be it by a
+        link: what is in the folder is all that its model may read."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InvalidCard(f"model {self.name!r}: {name!r} is not inside the model's folder")
-        return self.folder / name
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise InvalidCard(
+                f"model {self.name!r}: {name!r} is a link that leads out of the model's folder: "
+                "put the file itself there"
+            )
+        return path
 
     @property
     def is_local(self) -> bool:
@@ -99,6 +107,9 @@ def _read(name: str, path: Path) -> Entry:
             f"the model folder {name!r} must be renamed: up to 64 lower-case letters, digits, "
             "'.', '_' and '-', with a letter or digit first"
         )
+    if not path.is_file() or path.stat().st_size > MOST_CARD_BYTES:
+        # a pipe, or a link to a device, would never end
+        raise InvalidCard(f"model {name!r}: {CARD_FILE} must be a file of at most 1 MB")
     try:
         text = path.read_bytes()
         card = ModelCard.model_validate(tomllib.loads(text.decode()))
@@ -146,7 +157,8 @@ def _files(entry: Entry) -> list[Path]:
             if file.name != CARD_FILE and file.suffix != ".md"
         ]
     elif entry.kind == "transformers" and entry.is_local:
-        files += sorted(entry.path(entry.reference).glob("*.*"))
+        inside = sorted(entry.path(entry.reference).glob("*.*"))
+        files += [entry.path(str(file.relative_to(entry.folder))) for file in inside]
     return [file for file in files if file.is_file()]
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from camserve import vocabulary
 from camserve.broker.devices import AUTO, EXECUTION
 
 __all__ = [
@@ -65,8 +66,7 @@ RANKS: Final = (REDELIVERED, "interactive", "bulk")
 """In the order in which workers look at their lanes."""
 STAGED_TTL_MS: Final = 60_000
 
-MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""Names that fit into a key and a path: no brace, which would end the hash tag."""
+MODEL_NAME: Final = re.compile(vocabulary.MODEL_NAME)
 
 
 def prefix(model: str) -> str:

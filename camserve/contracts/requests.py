@@ -29,8 +29,8 @@ __all__ = [
     "TensorInput",
 ]
 
-MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Priority = Literal["interactive", "bulk"]
+MODEL_NAME = f"^{vocabulary.MODEL_NAME}$"
 EXECUTION = f"^({vocabulary.EXECUTION})$"
 Execution = Annotated[str, StringConstraints(pattern=EXECUTION)]
 

@@ -154,3 +154,57 @@ def test_a_library_model_is_local_with_weights_of_its_own(tmp_path: Path, kind: 
     before = entry_of(own).version
     (own / "w.safetensors").write_bytes(b"weights")
     assert entry_of(own).version != before
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("export:model.pt2", "model.pt2"),
+        ("onnx:model.onnx", "model.onnx"),
+        ("factory:tests.workers.factories:tiny", "w.safetensors"),
+        ("transformers:net", "net"),
+        ("transformers:net", "net/model.safetensors"),
+    ],
+)
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, source: str, file: str) -> None:
+    weights = 'weights = "w.safetensors"\n' if source.startswith("factory") else ""
+    folder = write_model(tmp_path / "models", "m", f'source = "{source}"\n{weights}')
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "config.json").write_text("{}")
+    link = folder / file
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(outside if file == "net" else outside / "config.json")
+    reason = scan(tmp_path / "models").invalid["m"]
+    assert "is a link that leads out of the model's folder: put the file itself there" in str(
+        reason
+    )
+
+
+def test_links_inside_and_a_folder_that_is_one_are_followed(tmp_path: Path) -> None:
+    real = write_model(tmp_path / "real", "m", 'source = "onnx:model.onnx"\n')
+    (real / "blob").write_bytes(b"1")
+    (real / "model.onnx").symlink_to("blob")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "m").symlink_to(real)
+    assert scan(models).names == ("m",)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "huge"])
+def test_a_card_that_is_no_small_file_hangs_nobody(tmp_path: Path, kind: str) -> None:
+    write_model(tmp_path, "good", TINY)
+    card = write_model(tmp_path, "bad", "") / "card.toml"
+    card.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(card)
+        case "device":
+            card.symlink_to("/dev/zero")
+        case "folder":
+            card.mkdir()
+        case "huge":
+            card.write_text("# " + "x" * 1_000_000)
+    repository = scan(tmp_path)
+    assert repository.names == ("good",)
+    assert "card.toml must be a file of at most 1 MB" in str(repository.invalid["bad"])

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
+from camserve.errors import ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
 from workers.sources.onnx.functions import STANDARD, nodes_of, written_out
 from workers.sources.refusals import EXPORT_ADVICE, refuse_other_formats
@@ -94,11 +94,6 @@ def _read_outside_data(model: Any, entry: Entry, onnx: Any) -> None:
             raise ModelUnavailable(
                 f"model {entry.name!r}: {entry.reference!r} keeps weights in the file {place!r}, "
                 "which is missing: copy it into the folder"
-            )
-        if not path.resolve().is_relative_to(entry.folder.resolve()):
-            raise InvalidCard(
-                f"model {entry.name!r}: the weights {place!r} are a link that leads out of the "
-                "model's folder: put the file itself there"
             )
         try:
             with warnings.catch_warnings():
