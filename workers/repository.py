@@ -40,17 +40,13 @@ class Entry:
         return self.card.source.partition(":")[2]
 
     def path(self, name: str) -> Path:
-        """A file or folder of the model folder; raises InvalidCard for one outside it, be it by a
-        link: what is in the folder is all that its model may read."""
+        """A file or folder of the model folder; raises InvalidCard for one outside it.
+
+        A link is followed: who may make one in the repository may also choose what it holds.
+        """
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InvalidCard(f"model {self.name!r}: {name!r} is not inside the model's folder")
-        path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise InvalidCard(
-                f"model {self.name!r}: {name!r} is a link that leads out of the model's folder: "
-                "put the file itself there"
-            )
-        return path
+        return self.folder / name
 
     @property
     def is_local(self) -> bool:
@@ -157,8 +153,7 @@ def _files(entry: Entry) -> list[Path]:
             if file.name != CARD_FILE and file.suffix != ".md"
         ]
     elif entry.kind == "transformers" and entry.is_local:
-        inside = sorted(entry.path(entry.reference).glob("*.*"))
-        files += [entry.path(str(file.relative_to(entry.folder))) for file in inside]
+        files += sorted(entry.path(entry.reference).glob("*.*"))
     return [file for file in files if file.is_file()]
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from camserve.errors import ModelUnavailable
+from camserve.errors import ModelUnavailable, one_line
 from workers.repository import Entry
 
 __all__ = ["hide_broken_torchvision", "require"]
@@ -58,7 +58,7 @@ def hide_broken_torchvision() -> str | None:
 
 
 def _hide(error: Exception) -> None:
-    _broken.append(" ".join(str(error).split())[:200])
+    _broken.append(one_line(error))
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     sys.modules["torchvision"] = cast("ModuleType", None)  # Python's mark for "not there"

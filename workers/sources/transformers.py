@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
+from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel, one_line
 from workers.repository import Entry
 from workers.sources.hub import INDEX, PREPROCESSING, VIDEO_PREPROCESSING, WEIGHTS, fetch
 from workers.sources.image_processors import picture_fields, video_fields
@@ -80,7 +80,7 @@ def _model(entry: Entry, folder: Path, transformers: Any) -> Any:
             known["add_pooling_layer"] = False
             module, unset = _from_pretrained(loader, folder, config, **known)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise ModelUnavailable(f"model {entry.name!r}: {_first_sentence(error)}") from error
+        raise ModelUnavailable(f"model {entry.name!r}: {one_line(error)}") from error
     if unset:
         # transformers would fill them with random numbers: maps of noise, and no error
         raise UnsupportedModel(
@@ -166,7 +166,7 @@ def _image_processor(entry: Entry, folder: Path, transformers: Any) -> Any | Non
         )
     except (OSError, ValueError) as error:
         raise ModelUnavailable(
-            f"model {entry.name!r}: its preprocessing cannot be read: {_first_sentence(error)}"
+            f"model {entry.name!r}: its preprocessing cannot be read: {one_line(error)}"
         ) from error
 
 
@@ -175,7 +175,3 @@ def _labels(config: Any) -> tuple[str, ...]:
     labels = tuple(str(names[index]) for index in sorted(names))
     # transformers writes LABEL_0, LABEL_1, ... where the author gave no names
     return () if all(label == f"LABEL_{i}" for i, label in enumerate(labels)) else labels
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from camserve.errors import ModelUnavailable, UnsupportedModel
+from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel, one_line
 from workers.repository import Entry
 from workers.sources.onnx.functions import STANDARD, nodes_of, written_out
 from workers.sources.refusals import EXPORT_ADVICE, refuse_other_formats
@@ -40,7 +40,7 @@ def read_document(entry: Entry, known: frozenset[str]) -> Any:
     except Exception as error:  # C++ raises errors of its own kinds
         raise UnsupportedModel(
             f"model {entry.name!r}: {entry.reference!r} is not a valid ONNX model: "
-            f"{_first_line(error)}; write it again, and check it with onnx.checker.check_model"
+            f"{one_line(error)}; write it again, and check it with onnx.checker.check_model"
         ) from error
     _refuse_other_domains(model, entry)
     _read_outside_data(model, entry, onnx)  # last: a message of more than 2 GB cannot be checked
@@ -62,7 +62,7 @@ def _library(entry: Entry) -> Any:
 def _no_onnx(entry: Entry, error: Exception) -> UnsupportedModel:
     return UnsupportedModel(
         f"model {entry.name!r}: {entry.reference!r} is not an ONNX file, or a damaged one "
-        f"({_first_line(error)}); write it again"
+        f"({one_line(error)}); write it again"
     )
 
 
@@ -95,6 +95,11 @@ def _read_outside_data(model: Any, entry: Entry, onnx: Any) -> None:
                 f"model {entry.name!r}: {entry.reference!r} keeps weights in the file {place!r}, "
                 "which is missing: copy it into the folder"
             )
+        if not path.resolve().is_relative_to(entry.folder.resolve()):  # the file says where
+            raise InvalidCard(
+                f"model {entry.name!r}: the weights {place!r} are a link that leads out of the "
+                "model's folder: put the file itself there"
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of keys that the library does not know
@@ -102,7 +107,7 @@ def _read_outside_data(model: Any, entry: Entry, onnx: Any) -> None:
         except Exception as error:
             raise UnsupportedModel(
                 f"model {entry.name!r}: the weights {place!r} do not fit {entry.reference!r}: "
-                f"{_first_line(error)}; copy both files again"
+                f"{one_line(error)}; copy both files again"
             ) from error
 
 
@@ -114,7 +119,3 @@ def _refuse_other_domains(model: Any, entry: Entry) -> None:
                 f"{node.domain!r}, which is not ONNX's own: export the network without the "
                 f"optimisations of one runtime, or {EXPORT_ADVICE}"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
