@@ -127,10 +127,10 @@ class Explainer:
         """Attributions of `targets[i]` on input i, in order; `Top` expands in place.
 
         inputs: N of them in the model's format, moved to its device and dtype. All inputs and
-        targets share one forward pass. feature_layer: a module, or several, each with a map of
-        its own; `name:path` takes one of several tensors that a module returns. Of a module that
-        runs more than once, the last call counts. feature_format: the labels of what they return,
-        as in `BSSC` or `BTC:14x14`. reduction_layer: a module, or "output", "softmax", "sigmoid".
+        targets share one forward pass, unless the model mixes its inputs. feature_layer: a module,
+        or several, each with a map of its own; `name:path` takes one of several tensors that a
+        module returns. Of a module that runs more than once, the last call counts. feature_format:
+        the labels of what they return, as in `BSSC` or `BTC:14x14`. reduction_layer: a module, or "output", "softmax", "sigmoid".
         precision: of the network up to the first feature layer. channels: of scorecam and
         ablationcam, how many to use. chunk: of the same, how many variants run at once. budget:
         limits what they may cost. weights: take these instead of the model's own, by name.
@@ -204,7 +204,7 @@ class Explainer:
         """
         plan = replace(
             self._plan(reduction_layer),
-            taps=self._taps((), None),
+            taps=() if precision == "float32" else self._taps((), None),  # where the head begins
             precision=precision,
             chunk=self._at_once(chunk),
             budget=budget or Budget(),
