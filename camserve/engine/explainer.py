@@ -130,10 +130,11 @@ class Explainer:
         targets share one forward pass, unless the model mixes its inputs. feature_layer: a module,
         or several, each with a map of its own; `name:path` takes one of several tensors that a
         module returns. Of a module that runs more than once, the last call counts. feature_format:
-        the labels of what they return, as in `BSSC` or `BTC:14x14`. reduction_layer: a module, or "output", "softmax", "sigmoid".
-        precision: of the network up to the first feature layer. channels: of scorecam and
-        ablationcam, how many to use. chunk: of the same, how many variants run at once. budget:
-        limits what they may cost. weights: take these instead of the model's own, by name.
+        the labels of what they return, as in `BSSC` or `BTC:14x14`. reduction_layer: a module, or
+        "output", "softmax", "sigmoid". precision: of the network up to the first feature layer.
+        channels: of scorecam and ablationcam, how many to use. chunk: of the same, how many
+        variants run at once. budget: limits what they may cost. weights: take these instead of the
+        model's own, by name.
         Raises ShapeMismatch (not one list of targets per input), InvalidInput, InvalidRequest,
         ClassIndexOutOfRange, InvalidExpression, LayerNotFound, OverBudget, or NotExplainable.
         """
