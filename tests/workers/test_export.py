@@ -16,14 +16,11 @@ from torch import nn
 
 from camserve.contracts.input_specs import PROBE_SIZE, TensorSpec
 from camserve.errors import ErrorCode, ModelUnavailable, UnsupportedModel
-from tests.service import ROOT
 from tests.workers.cards import entry_of, write_model
 from tests.workers.factories import SHAPE, tiny
+from tests.workers.programs import CARD, PROGRAM, SHAPES, rewritten
 from workers.repository import Entry
 from workers.sources.export import load_export
-
-SHAPES = ROOT / "models" / "shapes" / "model.pt2"
-CARD = 'source = "export:model.pt2"'
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +88,7 @@ def _random_bytes(path: Path) -> None:
 
 
 def _compiled_library(path: Path) -> None:
-    _rewritten(path, add={"archive/data/aotinductor/model/model.so": b"\x7fELF"})
+    rewritten(path, add={"archive/data/aotinductor/model/model.so": b"\x7fELF"})
 
 
 @pytest.mark.parametrize(
@@ -131,20 +128,10 @@ def _torch_pickle(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def _rewritten(path: Path, *, add: dict[str, bytes]) -> None:
-    """The shipped program with entries added or replaced."""
-    with zipfile.ZipFile(SHAPES) as source, zipfile.ZipFile(path, "w") as copy:
-        for name in source.namelist():
-            if name not in add:
-                copy.writestr(name, source.read(name))
-        for name, value in add.items():
-            copy.writestr(name, value)
-
-
 def test_a_pickle_hidden_in_a_program_is_not_opened(entry: Entry, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     evil = _torch_pickle((_Mischief(mark),))
-    _rewritten(entry.folder / "model.pt2", add={"model/data/sample_inputs/model.pt": evil})
+    rewritten(entry.folder / "model.pt2", add={"model/data/sample_inputs/model.pt": evil})
     with pytest.raises(UnsupportedModel):
         load_export(entry)
     assert not mark.exists()
@@ -156,7 +143,7 @@ def test_a_custom_object_in_a_program_is_not_opened(entry: Entry, tmp_path: Path
         "config": {"x": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True,
                          "tensor_meta": None}}
     }  # fmt: skip
-    _rewritten(
+    rewritten(
         entry.folder / "model.pt2",
         add={
             "model/data/constants/opaque_obj_0": pickle.dumps(_Mischief(mark)),
@@ -176,26 +163,25 @@ def test_code_in_a_symbolic_size_does_not_run(
     entry: Entry, tmp_path: Path, expression: str
 ) -> None:
     mark = tmp_path / "ran"
-    name = "model/models/model.json"
     with zipfile.ZipFile(SHAPES) as source:
-        graph = source.read(name).decode()
+        graph = source.read(PROGRAM).decode()
     known = "Symbol('s40', positive=True, integer=True)"
     assert known in graph
     changed = graph.replace(known, expression.format(mark))
-    _rewritten(entry.folder / "model.pt2", add={name: changed.encode()})
+    rewritten(entry.folder / "model.pt2", add={PROGRAM: changed.encode()})
     with pytest.raises(UnsupportedModel, match="symbolic size"):
         load_export(entry)
     assert not mark.exists()
 
 
 def test_a_damaged_program(entry: Entry) -> None:
-    _rewritten(entry.folder / "model.pt2", add={"model/models/model.json": b"{}"})
+    rewritten(entry.folder / "model.pt2", add={PROGRAM: b"{}"})
     with pytest.raises(UnsupportedModel, match=rf"torch {torch.__version__[:4]}.* cannot read"):
         load_export(entry)
 
 
 def test_a_program_of_another_archive_version(entry: Entry) -> None:
-    _rewritten(entry.folder / "model.pt2", add={"model/archive_version": b"7"})
+    rewritten(entry.folder / "model.pt2", add={"model/archive_version": b"7"})
     with pytest.raises(UnsupportedModel) as refusal:
         load_export(entry)
     for part in (
@@ -209,11 +195,10 @@ def test_a_program_of_another_archive_version(entry: Entry) -> None:
 
 def test_a_program_of_another_schema(entry: Entry) -> None:
     """As a later torch writes it: its version and this one's are both told."""
-    name = "model/models/model.json"
     with zipfile.ZipFile(SHAPES) as source:
-        program = json.loads(source.read(name))
+        program = json.loads(source.read(PROGRAM))
     program |= {"schema_version": {"major": 99, "minor": 3}, "torch_version": "3.1.4"}
-    _rewritten(entry.folder / "model.pt2", add={name: json.dumps(program).encode()})
+    rewritten(entry.folder / "model.pt2", add={PROGRAM: json.dumps(program).encode()})
     with pytest.raises(UnsupportedModel) as refusal:
         load_export(entry)
     said = str(refusal.value)

@@ -1,7 +1,7 @@
 """Looks into a .pt2 file before torch does: what it holds must be data that cannot run code.
 
-`torch.export.load` would unpickle custom objects, start compiled AOTInductor libraries and hand
-symbolic sizes to sympy, which evaluates them as Python.
+`torch.export.load` would unpickle custom objects, start compiled AOTInductor libraries, hand
+symbolic sizes to sympy, which evaluates them as Python, and call whatever is named as an operator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from camserve.errors import UnsupportedModel
+from workers.sources.program_operators import only_computes
 from workers.sources.refusals import EXPORT_ADVICE, archive_kind, file_kind
 
 __all__ = ["check_archive", "written_by"]
@@ -37,9 +40,10 @@ def check_archive(path: Path, model: str) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             _check_names(names, path.name, model)
+            _check_beginning(archive, path.name, model)
             for name in names:
                 if name.endswith(".json"):
-                    _check_expressions(archive, name, path.name, model)
+                    _check_program(archive, name, path.name, model)
     except zipfile.BadZipFile:
         kind = file_kind(path) or "not a torch.export program"
         raise UnsupportedModel(
@@ -78,31 +82,45 @@ def _check_names(names: list[str], file: str, model: str) -> None:
             )
 
 
-def _check_expressions(archive: zipfile.ZipFile, name: str, file: str, model: str) -> None:
+def _check_beginning(archive: zipfile.ZipFile, file: str, model: str) -> None:
+    """Behind other bytes Python and torch would find different entries in the same file."""
+    if min((entry.header_offset for entry in archive.infolist()), default=0):
+        raise UnsupportedModel(
+            f"model {model!r}: {file!r} does not begin with its first entry; {EXPORT_ADVICE}"
+        )
+
+
+def _check_program(archive: zipfile.ZipFile, name: str, file: str, model: str) -> None:
     if archive.getinfo(name).file_size > MOST_JSON_BYTES:
         raise UnsupportedModel(f"model {model!r}: {name!r} in {file!r} is too large to check")
     try:
-        graph = json.loads(archive.read(name))
+        program = json.loads(archive.read(name))
     except (ValueError, RecursionError):
         raise UnsupportedModel(
             f"model {model!r}: {name!r} in {file!r} is damaged; {EXPORT_ADVICE}"
         ) from None
-    for expression in _expressions(graph):
+    for expression in map(str, _values(program, "expr_str")):  # torch gives them to sympy
         if not _ARITHMETIC.fullmatch(_SYMBOL.sub("", expression)):
             raise UnsupportedModel(
                 f"model {model!r}: {file!r} has a symbolic size that is not plain arithmetic, and "
                 f"would be run as code; {EXPORT_ADVICE}"
             )
+    for operator in _values(program, "target", "as_operator"):
+        if not only_computes(operator):
+            raise UnsupportedModel(
+                f"model {model!r}: {file!r} uses {str(operator)[:100]!r}, which is none of torch "
+                f"{torch.__version__}'s own operators that only compute: export the network "
+                f"without it; {EXPORT_ADVICE}"
+            )
 
 
-def _expressions(graph: Any) -> Iterator[str]:
-    """All values under `expr_str`, which torch gives to sympy."""
-    unseen = [graph]
+def _values(program: Any, *keys: str) -> Iterator[Any]:
+    """All that stands under one of the keys, in graphs within graphs too."""
+    unseen = [program]
     while unseen:
         value = unseen.pop()
         if isinstance(value, dict):
-            if "expr_str" in value:
-                yield str(value["expr_str"])
+            yield from (value[key] for key in keys if key in value)
             unseen += value.values()
         elif isinstance(value, list):
             unseen += value
