@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from camserve.broker import Begun, Claim, WorkerQueue
-from camserve.errors import QueueUnavailable
+from pydantic import ValidationError
+
+from camserve.broker import Begun, WorkerQueue
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job
+from camserve.errors import ErrorCode, QueueUnavailable
 from workers.compute import Outcome
 
 __all__ = ["HeldJobs"]
@@ -25,24 +28,30 @@ class HeldJobs:
     def __init__(self, queue: WorkerQueue) -> None:
         self._queue = queue
         self._held: dict[str, Begun] = {}
-        self._waiting: tuple[Claim, ...] = ()
 
     def take(self, begun: Iterable[Begun]) -> None:
         self._held |= {job.job_id: job for job in begun}
 
     async def extend(self) -> None:
         """Renew all leases. Raises QueueUnavailable."""
-        held: list[Begun | Claim] = [*self._held.values(), *self._waiting]
-        await self._queue.extend(held)
+        await self._queue.extend(list(self._held.values()))
 
-    @contextlib.contextmanager
-    def keeping(self, claims: Sequence[Claim]) -> Iterator[None]:
-        """Renew the leases of `claims` too, which are not begun yet."""
-        self._waiting = tuple(claims)
+    async def read(self, begun: Begun) -> Job | None:
+        """What the job asks for; one whose document cannot be read fails, and leaves our hands."""
         try:
-            yield
-        finally:
-            self._waiting = ()
+            return Job.model_validate_json(begun.document)
+        except ValidationError as error:
+            logger.error(  # noqa: TRY400 - the traceback would say no more
+                "job %s has a document that this version of camserve cannot read: %s",
+                begun.job_id,
+                error.errors(include_input=False)[0]["msg"],
+            )
+            failure = FailureMessage(
+                code=ErrorCode.INTERNAL,
+                detail="unreadable job document: do the API and the workers have the same version?",
+            )
+            await self.commit(begun, failure)
+            return None
 
     async def commit(self, begun: Begun, outcome: Outcome) -> None:
         """Finish or fail the job; the queue refuses if another worker owns it by now."""

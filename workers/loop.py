@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
-from pydantic import ValidationError
-
 from camserve.broker import Begun, Claim, Registry, WorkerQueue
-from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Job
-from camserve.errors import CamserveError, ErrorCode, QueueUnavailable
+from camserve.errors import CamserveError, QueueUnavailable
 from camserve.settings import Settings
 from workers.compute import Limits, explain_jobs
-from workers.costs import is_costly
 from workers.device_thread import DeviceThread, die_hung
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
 from workers.models import ResidentModel
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
+from workers.portions import Work, portions
 from workers.presence import Presence
 from workers.repository import Repository
 from workers.residency import Residency
@@ -35,8 +31,6 @@ logger = logging.getLogger(__name__)
 BLOCK_S = 0.5  # longest wait for work before the loop looks whether it should stop
 HEARTBEAT_S = 2.0
 COSTLY_SHARE = 0.8  # of the time limit of a batch, for the passes of one job
-
-Work = Sequence[tuple[Begun, Job]]
 
 
 class WorkerLoop:
@@ -119,31 +113,44 @@ class WorkerLoop:
     async def _turn(self) -> None:
         """One round: claim, begin, explain, commit. All claims of a round are of one model."""
         await self._thread.wait_until_free()  # meanwhile a full batch may gather in the queue
-        models = [name for name in self._repository.names if name not in self._residency.loading]
-        if not models:
-            await self._pacing.pause(BLOCK_S)
-            return
         try:
-            claims = await self._queue.claim(models, self._settings.max_batch, BLOCK_S)
+            models = await self._open_models()
+            if not models:
+                await self._pacing.pause(BLOCK_S)
+                return
+            claims = await self._queue.claim(
+                models,
+                self._settings.max_batch,
+                BLOCK_S,
+                # what may kill this process must not take along the jobs whose model is loading
+                redelivered=not self._side_tasks,
+            )
         except QueueUnavailable:
             await self._pacing.pause(OUTAGE_PAUSE_S)
             return
-        alone = any(claim.redelivered for claim in claims)
-        if alone:
-            # what may kill this process must not take along the jobs whose model is loading
-            with self._held.keeping(claims):
-                await self._pacing.unless_stopped(self._side_tasks_done())
         begun = await self._begin(claims) if claims else []
         self._held.take(begun)
-        jobs = [(held, await self._read(held)) for held in begun]
+        jobs = [(held, await self._held.read(held)) for held in begun]
         for held, job in jobs:
             if job is not None and job.kind == "load":
                 self._aside(self._serve_load(held))
         work = [(held, job) for held, job in jobs if job is not None and job.kind == "explain"]
         if work:
             await self._start(work)
-        if alone:
+        if any(claim.redelivered for claim in claims):
             await self._pacing.unless_stopped(self._side_tasks_done())
+
+    async def _open_models(self) -> list[str]:
+        """The models whose jobs are claimed now: all but those that load.
+
+        While a redelivered job waits for loads to end, no other one begins: else loads that follow
+        each other would keep it waiting for ever. Raises QueueUnavailable.
+        """
+        names = self._repository.names
+        models = [name for name in names if name not in self._residency.loading]
+        if self._side_tasks and await self._queue.redelivered_waits(names):
+            return [name for name in models if name in self._residency.resident]
+        return models
 
     async def _start(self, work: Work) -> None:
         """Explain jobs of one model now, or beside the loop if the model must be loaded first."""
@@ -165,22 +172,6 @@ class WorkerLoop:
         with contextlib.suppress(QueueUnavailable):
             await self._queue.release(claims)
         return []
-
-    async def _read(self, begun: Begun) -> Job | None:
-        try:
-            return Job.model_validate_json(begun.document)
-        except ValidationError as error:
-            logger.error(  # noqa: TRY400 - the traceback would say no more
-                "job %s has a document that this version of camserve cannot read: %s",
-                begun.job_id,
-                error.errors(include_input=False)[0]["msg"],
-            )
-            failure = FailureMessage(
-                code=ErrorCode.INTERNAL,
-                detail="unreadable job document: do the API and the workers have the same version?",
-            )
-            await self._held.commit(begun, failure)
-            return None
 
     def _aside(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -220,7 +211,7 @@ class WorkerLoop:
             await self._explain(resident, await self._held.drop_unwanted(work))
 
     async def _explain(self, model: ResidentModel, work: Work) -> None:
-        for portion in _portions(work, self._settings.max_batch):
+        for portion in portions(work, self._settings.max_batch):
             call = partial(
                 explain_jobs,
                 model,
@@ -254,20 +245,3 @@ class WorkerLoop:
             await self._presence.leave()
         except QueueUnavailable:
             logger.warning("Redis is away: unstarted jobs are handed on after their lease")
-
-
-def _portions(work: Work, max_inputs: int) -> Iterator[Work]:
-    """Jobs to run and commit together: as many as make one forward pass, and at least one.
-
-    A job of many passes runs alone, so that the others do not wait for it.
-    """
-    portion: list[tuple[Begun, Job]] = []
-    inputs = 0
-    for held, job in sorted(work, key=lambda one: is_costly(one[1])):
-        if portion and (inputs + len(job.inputs) > max_inputs or is_costly(job)):
-            yield portion
-            portion, inputs = [], 0
-        portion.append((held, job))
-        inputs += len(job.inputs)
-    if portion:
-        yield portion

@@ -47,14 +47,15 @@ class ClaimSource:
         reserve, self._reserve = self._reserve, []
         return reserve
 
-    async def claim(self, models: Sequence[str], limit: int, block_s: float) -> list[Claim]:
+    async def claim(
+        self, models: Sequence[str], limit: int, block_s: float, *, redelivered: bool
+    ) -> list[Claim]:
         if not models:
             return []
-        claims = (
-            [] if self._reserve else await self._take(self._by_turns(models), self._lanes, limit)
-        )
+        lanes = self._lanes if redelivered else self._fresh
+        claims = [] if self._reserve else await self._take(self._by_turns(models), lanes, limit)
         if not claims:
-            first = await self._first(models, block_s)
+            first = await self._first(models, lanes, block_s)
             claims = [first] if first else []
             if first and limit > 1 and not first.redelivered:
                 claims += await self._take([first.model], self._fresh, limit - 1)
@@ -72,6 +73,11 @@ class ClaimSource:
             claims += more
         return claims
 
+    async def redelivered_waits(self, models: Sequence[str]) -> bool:
+        lanes = self._redelivered
+        looks = (call("waiting", [keys.prefix(model)], *lanes) for model in models)
+        return any(await execute(self._redis, *looks))
+
     def _by_turns(self, models: Sequence[str]) -> list[str]:
         """The model after the last served one first, lest a busy model starves the others."""
         if self._last_served is None or self._last_served not in models:
@@ -79,10 +85,14 @@ class ClaimSource:
         after = list(models).index(self._last_served) + 1
         return [*models[after:], *models[:after]]
 
-    async def _first(self, models: Sequence[str], block_s: float) -> Claim | None:
+    async def _first(
+        self, models: Sequence[str], lanes: Sequence[str], block_s: float
+    ) -> Claim | None:
         if self._reserve:
             return self._reserve.pop(0)
-        return await self._block(models, min(block_s, LONGEST_BLOCK_S)) if block_s > 0 else None
+        if block_s <= 0:
+            return None
+        return await self._block(models, lanes, min(block_s, LONGEST_BLOCK_S))
 
     async def _take(self, models: Sequence[str], lanes: Sequence[str], limit: int) -> list[Claim]:
         (found,) = await execute(
@@ -102,11 +112,14 @@ class ClaimSource:
             for index, lane, entry, job_id in found
         ]
 
-    async def _block(self, models: Sequence[str], block_s: float) -> Claim | None:
-        """Waits for one entry. Several streams may yield one each: the rest is kept in reserve."""
-        streams = {
-            keys.stream(model, lane): (model, lane) for lane in self._lanes for model in models
-        }
+    async def _block(
+        self, models: Sequence[str], lanes: Sequence[str], block_s: float
+    ) -> Claim | None:
+        """Waits for one entry. Several streams may yield one each: the rest is kept in reserve.
+
+        They come in the order of the lanes: what must run alone leaves the reserve first.
+        """
+        streams = {keys.stream(model, lane): (model, lane) for lane in lanes for model in models}
         claims = [
             Claim(fields[b"id"].decode(), *streams[name.decode()], entry.decode())
             for name, entries in await self._read(models, list(streams), block_s)

@@ -44,16 +44,24 @@ class WorkerQueue:
         self._consumer = consumer
         self._source = ClaimSource(redis, options, consumer, device)
 
-    async def claim(self, models: Sequence[str], limit: int, block_s: float) -> list[Claim]:
+    async def claim(
+        self, models: Sequence[str], limit: int, block_s: float, *, redelivered: bool = True
+    ) -> list[Claim]:
         """Up to `limit` jobs of one of the models, all leased to this worker; [] if none came.
 
         Only jobs that this worker's device fits. What is there is taken at once: interactive before
         bulk, else as they came, whether they name a device or not; the models take turns. Else it
         waits up to `block_s` seconds, or LONGEST_BLOCK_S if that is less, for the first job.
-        A redelivered job goes before all others and comes alone. Call it only when there is room
-        to run the jobs, and do not cancel it: what came at that moment would wait out its lease.
+        A redelivered job goes before all others and comes alone; `redelivered=False` leaves such
+        jobs to others while something runs here that they might take down. Call it only when there
+        is room to run the jobs, and do not cancel it: what came at that moment would wait out its
+        lease.
         """
-        return await self._source.claim(models, limit, block_s)
+        return await self._source.claim(models, limit, block_s, redelivered=redelivered)
+
+    async def redelivered_waits(self, models: Sequence[str]) -> bool:
+        """Whether a redelivered job of one of the models, that this device fits, has no worker."""
+        return await self._source.redelivered_waits(models)
 
     async def begin(self, claim: Claim) -> Begun | None:
         """Starts an attempt; None when the job is not to run (closed, lost, expired, dead)."""

@@ -69,7 +69,7 @@ async def test_what_came_along_is_kept_leased_and_served_next(
         await submit(queue, model="b"),
     }
     source = w._source
-    first = await source._block(["a", "b"], 0.1)
+    first = await source._block(["a", "b"], keys.RANKS, 0.1)
     assert first is not None
     assert len(source.reserve) == 2
     await asyncio.sleep(0.15)

@@ -133,7 +133,7 @@ async def test_what_a_waiting_read_brings_along_is_served_by_rank(
         for priority in (BULK, Priority.INTERACTIVE)
         for one in ("cuda:0", "auto", "cuda")
     }
-    first = await w._source._block([MODEL], 0.1)
+    first = await w._source._block([MODEL], w._source._lanes, 0.1)
     assert first is not None
     served = [first, *[(await w.claim([MODEL], 1, 0.1))[0] for _ in range(5)]]
     assert {claim.job_id for claim in served} == set(ids.values())

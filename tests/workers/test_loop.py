@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, Priority, WorkerQueue, new_job_id
+from camserve.broker import Priority, new_job_id
 from camserve.contracts.cards import WorkerStatus
 from camserve.contracts.states import State
 from camserve.contracts.targets import ClassIndexTarget
-from camserve.queueing import queue_options
-from camserve.settings import Settings
 from tests.workers import jobs
 from tests.workers.bench import Bench, Start, eventually
 from tests.workers.factories import FAULTY, SLOW
@@ -101,36 +98,6 @@ async def test_a_model_that_loads_does_not_hold_up_the_others(
     await bench.answer(await enqueue(bench.queue, noise(2)))
     gate.set()
     await bench.answer(waiting)
-
-
-async def test_what_may_kill_the_worker_does_not_meet_a_job_whose_model_loads(
-    start: Start, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else each crash would count as an attempt of the innocent one, too."""
-    options = queue_options(Settings())
-    dead = WorkerQueue(redis, options, "dead")
-    suspect = await enqueue(JobQueue(redis, options), noise(2))
-    await dead.begin_batch(await dead.claim(["tiny"], 1, 1))
-    bench = await start()
-    await bench.answer(await enqueue(bench.queue, noise(0)))
-    gate = asyncio.Event()
-    load = bench.loop._residency.load
-
-    async def slow_load(name: str) -> Any:
-        await gate.wait()
-        return await load(name)
-
-    monkeypatch.setattr(bench.loop._residency, "load", slow_load)
-    innocent = await enqueue(bench.queue, noise(1), model="slow")
-    await eventually(lambda: bench.job_is(innocent, State.RUNNING))
-    await WorkerQueue.release_consumer(redis, options, "dead", ["tiny"])
-    await asyncio.sleep(0.3)  # time enough for a worker that does not wait
-    record = await bench.queue.get(suspect)
-    assert record is not None
-    assert record.attempts == 1
-    gate.set()
-    await bench.answer(innocent)
-    await bench.answer(suspect)
 
 
 async def test_a_job_canceled_while_its_model_loads_is_not_computed(

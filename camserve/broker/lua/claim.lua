@@ -23,21 +23,6 @@ local function read(prefix, lane, count)
   return reply and reply[1] and reply[1][2] or {}
 end
 
--- The first entries of a lane that nobody was given yet.
-local function waiting(stream, count)
-  local after = '-'
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local of = {}
-    for index = 1, #group, 2 do
-      of[group[index]] = group[index + 1]
-    end
-    if of['name'] == GROUP then
-      after = '(' .. of['last-delivered-id']
-    end
-  end
-  return redis.call('XRANGE', stream, after, '+', 'COUNT', count)
-end
-
 -- The lanes of the entries that came first, one for each: neither who names a device nor who
 -- leaves it open is passed over.
 local function line(prefix, lanes, count)

@@ -65,6 +65,21 @@ local function make_lane(stream, ttl_ms)
   keep(stream, ttl_ms)
 end
 
+-- The first entries of a stream that nobody was given yet.
+local function waiting(stream, count)
+  local after = '-'
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local of = {}
+    for index = 1, #group, 2 do
+      of[group[index]] = group[index + 1]
+    end
+    if of['name'] == GROUP then
+      after = '(' .. of['last-delivered-id']
+    end
+  end
+  return redis.call('XRANGE', stream, after, '+', 'COUNT', count)
+end
+
 -- Acknowledges and deletes together, so that XLEN is the depth and no counter can drift.
 local function remove(prefix, lane, entry)
   local stream = key(prefix, 'stream', lane)
