@@ -215,37 +215,3 @@ def test_without_the_package(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ModelUnavailable, match=r"pip install 'camserve\[onnx\]'"):
         load_onnx(entry)
-
-
-def laughing(depth: int, last: str = "Relu") -> onnx.ModelProto:
-    """Functions that call the next one twice: 2^depth operators once they are written out."""
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
-    functions = [
-        helper.make_function(
-            "mine", f"f{level}", ["a"], ["c"],
-            [
-                node(f"f{level + 1}", ["a"], ["b"], domain="mine"),
-                node(f"f{level + 1}", ["b"], ["c"], domain="mine"),
-            ],
-            imports,
-        )
-        for level in range(depth)
-    ]  # fmt: skip
-    inner = node(last, ["a"], ["c"], domain="" if last == "Relu" else "mine")
-    functions.append(helper.make_function("mine", f"f{depth}", ["a"], ["c"], [inner], imports))
-    first = node("f0", ["x"], ["y"], domain="mine")
-    return make([first], functions=functions, opset_imports=imports)
-
-
-def test_functions_that_grow_without_bound_are_counted_before_they_are_written_out(
-    entry: Entry,
-) -> None:
-    network = load_onnx(write(entry, laughing(8))).module
-    assert len(list(network.children())) == 2**8
-    with pytest.raises(UnsupportedModel, match="more than 100000 operators"):
-        load_onnx(write(entry, laughing(200)))
-
-
-def test_functions_that_call_themselves(entry: Entry) -> None:
-    with pytest.raises(UnsupportedModel, match="Cycle detected"):
-        load_onnx(write(entry, laughing(3, last="f1")))
