@@ -14,19 +14,42 @@ from workers.sources.onnx.operators import OPERATORS, SIZES, Compute, Node, NotT
 __all__ = ["Network"]
 
 
-Weights = dict[str, nn.Parameter]
-"""By the name of the constant, so that what several nodes use is held, and moved, once."""
-
 MOST_COMPUTED_BYTES = 2**32
 """Of constants that a file says how to compute."""
 
 
+class _Constants:
+    """What all parts of a network share: its weights, and what may still be computed."""
+
+    def __init__(self) -> None:
+        self._weights: dict[int, tuple[Tensor, nn.Parameter]] = {}
+        self._bytes_left = MOST_COMPUTED_BYTES
+
+    def weight(self, value: Tensor) -> nn.Parameter:
+        """One for each tensor, so that what several nodes use is held, and moved, once.
+
+        By the tensor, not by its name: each branch of an `If` may mean another one by it.
+        """
+        new = (value, nn.Parameter(value, requires_grad=False))
+        return self._weights.setdefault(id(value), new)[1]
+
+    def computed(self, node: Node, compute: Compute, given: dict[str, Any]) -> dict[str, Any]:
+        """A node's outputs, by name. Raises NotTranslated where all of them become too large."""
+        with torch.no_grad():
+            result = compute(*(given[name] if name else None for name in node.inputs))
+        results = result if isinstance(result, tuple) else (result,)
+        self._bytes_left -= sum(value.nbytes for value in results if isinstance(value, Tensor))
+        if self._bytes_left < 0:
+            raise NotTranslated("constants of more than 4 GB that are to be computed")
+        return dict(zip(node.outputs, results, strict=False))
+
+
 class Operation(nn.Module):
-    """One node. Its constant inputs are its own, or shared with the other nodes that name them:
-    forward takes the others, in order."""
+    """One node. Its constant inputs (`given`) are its own, or shared with other nodes that name
+    them: forward takes the others, in order."""
 
     def __init__(
-        self, node: Node, compute: Compute, constants: dict[int, Tensor], weights: Weights
+        self, node: Node, compute: Compute, given: dict[int, Tensor], constants: _Constants
     ) -> None:
         super().__init__()
         self.op = node.op
@@ -35,13 +58,10 @@ class Operation(nn.Module):
         self._left_out = {at for at, name in enumerate(node.inputs) if not name}
         self._weights: dict[int, str] = {}
         self._sizes: dict[int, Tensor] = {}  # no buffers: they stay on the CPU
-        for at, value in constants.items():
+        for at, value in given.items():
             if value.is_floating_point() and not (node.op in SIZES and at):
                 self._weights[at] = f"input_{at}"
-                weight = weights.setdefault(
-                    node.inputs[at], nn.Parameter(value, requires_grad=False)
-                )
-                self.register_parameter(self._weights[at], weight)
+                self.register_parameter(self._weights[at], constants.weight(value))
             else:
                 self._sizes[at] = value
 
@@ -87,32 +107,27 @@ class Network(nn.Module):
     Nodes that depend on no input are computed once, here. Raises NotTranslated.
     """
 
-    def __init__(self, graph: Graph, weights: Weights | None = None) -> None:
+    def __init__(self, graph: Graph, shared: _Constants | None = None) -> None:
         super().__init__()
-        weights = {} if weights is None else weights
-        computed_bytes = 0
+        shared = shared or _Constants()
         self._inputs = graph.inputs
         self._outputs = graph.outputs
         constants: dict[str, Any] = dict(graph.constants)
         steps: list[_Step] = []
         for node in graph.nodes:
             if node.op == "If":
-                steps.append(self._choose(node, constants, weights))
+                steps.append(self._choose(node, constants, shared))
                 continue
             compute = _computation(node)
             if all(name in constants for name in node.inputs if name):
-                found = _computed(node, compute, constants)
-                computed_bytes += sum(_bytes(value) for value in found.values())
-                if computed_bytes > MOST_COMPUTED_BYTES:
-                    raise NotTranslated("constants of more than 4 GB that are to be computed")
-                constants.update(found)
+                constants.update(shared.computed(node, compute, constants))
                 continue
             known = {
                 at: constants[name]
                 for at, name in enumerate(node.inputs)
                 if isinstance(constants.get(name), Tensor)
             }
-            self.add_module(node.name, Operation(node, compute, known, weights))
+            self.add_module(node.name, Operation(node, compute, known, shared))
             inputs = tuple(n for at, n in enumerate(node.inputs) if n and at not in known)
             steps.append(_Step(node.name, inputs, node.outputs, ()))
         self._steps = _with_last_uses(steps, kept=set(graph.outputs))
@@ -131,16 +146,12 @@ class Network(nn.Module):
         outputs = tuple(values[name] for name in self._outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _choose(self, node: Node, constants: dict[str, Any], weights: Weights) -> _Step:
+    def _choose(self, node: Node, constants: dict[str, Any], shared: _Constants) -> _Step:
         """A branch is a network of the values around it that it uses."""
         parts: tuple[Graph, Graph] = (node.get("then_branch"), node.get("else_branch"))
         outer = tuple(dict.fromkeys(n for part in parts for n in _free(part) if n not in constants))
         branches = [
-            Network(
-                replace(part, constants={**constants, **part.constants}, inputs=outer),
-                # a branch may have weights of the same name that are its own
-                weights if weights.keys().isdisjoint(part.constants) else None,
-            )
+            Network(replace(part, constants={**constants, **part.constants}, inputs=outer), shared)
             for part in parts
         ]
         condition = constants.get(node.inputs[0])
@@ -170,17 +181,6 @@ def _free(graph: Graph) -> list[str]:
     names = [name for node in graph.nodes for name in node.inputs if name]
     names += [name for part in inner if isinstance(part, Graph) for name in _free(part)]
     return [name for name in [*names, *graph.outputs] if name not in own]
-
-
-def _computed(node: Node, compute: Compute, constants: dict[str, Any]) -> dict[str, Any]:
-    with torch.no_grad():
-        result = compute(*(constants[name] if name else None for name in node.inputs))
-    results = result if isinstance(result, tuple) else (result,)
-    return dict(zip(node.outputs, results, strict=False))
-
-
-def _bytes(value: Any) -> int:
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 def _computation(node: Node) -> Compute:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workers.sources.onnx.operators.creation import bounded
 from workers.sources.onnx.operators.node import Compute, Maker, Node, NotTranslated
 from workers.sources.onnx.operators.windows import Windows, pad, split
 
@@ -39,6 +40,7 @@ def _conv(node: Node) -> Compute:
         else:
             x, padding = pad(x, pads), [0] * len(pads)
         convolve = _of_rank(_CONV, len(pads))
+        bounded([x.shape[0], weight.shape[0], *windows.count(x.shape[2:], padding)])
         return convolve(x, weight, bias, windows.stride, padding, windows.dilation, group)
 
     return conv
@@ -53,6 +55,7 @@ def _conv_transpose(node: Node) -> Compute:
         pads = _cropped(node, windows, list(x.shape[2:]), more)
         # torch wants the extra output smaller than the stride: it is put on afterwards
         convolve = _of_rank(_TRANSPOSE, len(pads))
+        bounded([x.shape[0], weight.shape[1] * group, *windows.spread(x.shape[2:])])
         y = convolve(x, weight, bias, windows.stride, groups=group, dilation=windows.dilation)
         if any(more):
             shape = (1, -1, *(1,) * len(pads))
@@ -72,10 +75,7 @@ def _cropped(
     node: Node, windows: Windows, sizes: list[int], more: list[int]
 ) -> tuple[tuple[int, int], ...]:
     """What is cut off each side of the full output; `more` grows where the output must."""
-    full = [
-        step * (size - 1) + extent
-        for size, step, extent in zip(sizes, windows.stride, windows.extent, strict=True)
-    ]
+    full = windows.spread(sizes)
     wanted = node.get("output_shape")
     if wanted is None and windows.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         wanted = [size * step for size, step in zip(sizes, windows.stride, strict=True)]

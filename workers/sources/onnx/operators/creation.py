@@ -12,8 +12,8 @@ from workers.sources.onnx.operators.node import Compute, Maker, Node, NotTransla
 
 __all__ = ["OPERATORS", "bounded", "torch_type"]
 
-MOST_NUMBERS = 2**30
-"""Of a tensor that a file may ask for in a few bytes; 4 GB of float32."""
+MOST_BYTES = 2**32
+"""Of a tensor that a file may ask for in a few bytes."""
 
 _TYPES = {
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 4: torch.int32, 5: torch.int16,
@@ -24,6 +24,8 @@ _TYPES = {
 
 _UNSIGNED = {4: 0xFFFF, 12: 0xFFFF_FFFF}
 """Types that are held in wider, signed ones: what of a negative number is left."""
+_WIDEST = 13
+"""uint64, for which there is no wider one."""
 
 
 def torch_type(number: int) -> torch.dtype:
@@ -33,9 +35,9 @@ def torch_type(number: int) -> torch.dtype:
     return _TYPES[number]
 
 
-def bounded(shape: Sequence[int]) -> Sequence[int]:
+def bounded(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Sequence[int]:
     """`shape`, unless the file asks for more memory than any layer needs."""
-    if math.prod(map(abs, shape)) > MOST_NUMBERS:
+    if math.prod(map(abs, shape)) * dtype.itemsize > MOST_BYTES:
         raise NotTranslated(f"a tensor of shape {list(shape)}, which is too large")
     return shape
 
@@ -49,7 +51,7 @@ def _constant_of_shape(node: Node) -> Compute:
     value: Tensor = node.get("value", torch.zeros(1))
 
     def constant_of_shape(shape: Tensor) -> Tensor:
-        sizes = bounded(integers(shape) or [])
+        sizes = bounded(integers(shape) or [], value.dtype)
         return torch.full(list(sizes), value.item(), dtype=value.dtype)
 
     return constant_of_shape
@@ -57,7 +59,7 @@ def _constant_of_shape(node: Node) -> Compute:
 
 def _range(_node: Node) -> Compute:
     def numbers(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-        bounded([int(abs((limit - start) / delta)) + 1])
+        bounded([int(abs((limit - start) / delta)) + 1], start.dtype)
         return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
     return numbers
@@ -66,8 +68,11 @@ def _range(_node: Node) -> Compute:
 def _cast(node: Node) -> Compute:
     dtype = torch_type(node.get("to"))
     mask = _UNSIGNED.get(node.get("to"))
+    widest = node.get("to") == _WIDEST
 
     def cast(x: Tensor) -> Tensor:
+        if widest and not x.is_meta and bool((x < 0).any()):
+            raise NotTranslated("Cast of a negative number to uint64")
         # between kinds of floating-point numbers there is nothing to do: all are computed alike
         if dtype.is_floating_point and x.is_floating_point():
             return x

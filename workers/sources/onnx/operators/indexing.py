@@ -80,7 +80,7 @@ def _one_hot(node: Node) -> Compute:
 
     def one_hot(indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
         count = int(depth)
-        bounded([*indices.shape, count])
+        bounded([*indices.shape, count], torch.int64)
         whole = indices.long()
         inside = (whole >= -count) & (whole < count)
         hot = functional.one_hot(torch.where(inside, whole % count, 0), count).bool()

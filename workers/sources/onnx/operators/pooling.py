@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workers.sources.onnx.operators.creation import bounded
 from workers.sources.onnx.operators.node import Compute, Maker, Node, NotTranslated, always
 from workers.sources.onnx.operators.windows import Windows, pad
 
@@ -59,7 +60,7 @@ def _average_pool(node: Node) -> Compute:
 def _window_sum(x: Tensor, windows: Windows) -> Tensor:
     """Sum over each window, channel by channel."""
     add = _SUM[len(windows.kernel) - 1]
-    ones = x.new_ones(1, 1, *windows.kernel)
+    ones = x.new_ones(bounded([1, 1, *windows.kernel]))
     single = x.reshape(-1, 1, *x.shape[2:])
     total = add(single, ones, None, windows.stride, 0, windows.dilation)
     return total.reshape(*x.shape[:2], *total.shape[2:])

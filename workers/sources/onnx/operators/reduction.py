@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
@@ -46,11 +45,15 @@ def _product(x: Tensor, axes: list[int], *, keep: bool) -> Tensor:
     return x
 
 
-def _mean(x: Tensor, axes: list[int], *, keep: bool) -> Tensor:
-    if x.is_floating_point():
-        return x.mean(axes, keepdim=keep)
-    count = math.prod(x.shape[axis] for axis in axes)  # of whole numbers, as sizes are: cut off
-    return torch.div(x.sum(axes, keepdim=keep), count, rounding_mode="trunc").to(x.dtype)
+def _of_floats(reduce: Reduce) -> Reduce:
+    """Of whole numbers, as sizes are, what the result has behind the point is cut off."""
+
+    def reduced(x: Tensor, axes: list[int], *, keep: bool) -> Tensor:
+        if x.is_floating_point():
+            return reduce(x, axes, keep=keep)
+        return reduce(x.double(), axes, keep=keep).to(x.dtype)
+
+    return reduced
 
 
 def _arg_extremum(node: Node) -> Compute:
@@ -108,11 +111,17 @@ OPERATORS: dict[str, Maker] = {
     "CumSum": _cumulative_sum,
     "Hardmax": _hardmax,
     "ReduceL1": _reduction(lambda x, axes, *, keep: x.abs().sum(axes, keepdim=keep)),
-    "ReduceL2": _reduction(lambda x, axes, *, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
-    "ReduceLogSum": _reduction(lambda x, axes, *, keep: x.sum(axes, keepdim=keep).log()),
-    "ReduceLogSumExp": _reduction(lambda x, axes, *, keep: x.logsumexp(axes, keepdim=keep)),
+    "ReduceL2": _reduction(
+        _of_floats(lambda x, axes, *, keep: torch.linalg.vector_norm(x, 2, axes, keep))
+    ),
+    "ReduceLogSum": _reduction(
+        _of_floats(lambda x, axes, *, keep: x.sum(axes, keepdim=keep).log())
+    ),
+    "ReduceLogSumExp": _reduction(
+        _of_floats(lambda x, axes, *, keep: x.logsumexp(axes, keepdim=keep))
+    ),
     "ReduceMax": _reduction(lambda x, axes, *, keep: x.amax(axes, keepdim=keep)),
-    "ReduceMean": _reduction(_mean),
+    "ReduceMean": _reduction(_of_floats(lambda x, axes, *, keep: x.mean(axes, keepdim=keep))),
     "ReduceMin": _reduction(lambda x, axes, *, keep: x.amin(axes, keepdim=keep)),
     "ReduceProd": _reduction(_product),
     "ReduceSum": _reduction(lambda x, axes, *, keep: x.sum(axes, keepdim=keep, dtype=x.dtype)),

@@ -20,6 +20,7 @@ _COORDINATES = (
     "align_corners", "asymmetric", "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel",
     "tf_half_pixel_for_nn",
 )  # fmt: skip
+_LONGEST = 2**24  # of an axis: each of its items has a coordinate
 _LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
@@ -118,9 +119,8 @@ def _interpolated(x: Tensor, axes: list[_Axis], rule: _Rule) -> Tensor:
         if axis.size == axis.target and axis.scale == 1:
             continue
         if rule.mode == "nearest":
-            x = x.index_select(at, torch.tensor(_nearest(axis, rule), device=x.device))
+            x = x.index_select(at, torch.from_numpy(_nearest(axis, rule)).to(x.device))
         else:
-            bounded([axis.size, axis.target])
             matrix = torch.from_numpy(_matrix(axis, rule)).to(x.device, x.dtype)
             x = (x.movedim(at, -1) @ matrix).movedim(-1, at)
     return x
@@ -137,6 +137,8 @@ def _is_torchs(axes: list[_Axis], rule: _Rule) -> bool:
 
 def _coordinates(axis: _Axis, rule: _Rule) -> np.ndarray:
     """Where each target item lies between the given ones."""
+    if axis.target > _LONGEST:
+        raise NotTranslated(f"Resize to {axis.target} items along one axis, which is too large")
     at = np.arange(axis.target, dtype=np.float64)
     wide = axis.size * axis.scale  # of the target, before it was rounded
     centred = (at + 0.5) / axis.scale - 0.5
@@ -155,7 +157,7 @@ def _coordinates(axis: _Axis, rule: _Rule) -> np.ndarray:
             return centred
 
 
-def _nearest(axis: _Axis, rule: _Rule) -> list[int]:
+def _nearest(axis: _Axis, rule: _Rule) -> np.ndarray:
     where = _coordinates(axis, rule)
     rounded = {
         "round_prefer_floor": np.ceil(where - 0.5),
@@ -163,7 +165,7 @@ def _nearest(axis: _Axis, rule: _Rule) -> list[int]:
         "floor": np.floor(where),
         "ceil": np.ceil(where),
     }[rule.rounding]
-    return [int(item) for item in np.clip(rounded, 0, axis.size - 1)]
+    return np.asarray(np.clip(rounded, 0, axis.size - 1), dtype=np.int64)
 
 
 @functools.lru_cache(maxsize=64)
@@ -172,13 +174,14 @@ def _matrix(axis: _Axis, rule: _Rule) -> np.ndarray:
     where = _coordinates(axis, rule)
     shrink = min(axis.scale, 1.0) if rule.antialias else 1.0
     reach = (1 if rule.mode == "linear" else 2) / shrink
+    bounded([max(axis.target, 1), math.ceil(2 * reach) + 2], torch.float64)
     first = np.floor(where - reach).astype(np.int64)[:, None]
     items = first + np.arange(math.ceil(2 * reach) + 2)  # (target, those within reach)
     weights = _kernel((items - where[:, None]) * shrink, rule)
     if rule.inside_only:
         weights = weights * ((items >= 0) & (items < axis.size))
     weights = weights / weights.sum(1, keepdims=True)
-    matrix = np.zeros((axis.size, axis.target))
+    matrix = np.zeros(bounded([axis.size, axis.target], torch.float64))
     np.add.at(matrix, (np.clip(items, 0, axis.size - 1), np.arange(axis.target)[:, None]), weights)
     return matrix
 

@@ -55,6 +55,22 @@ class Windows:
             return split(needed, upper=self.auto_pad == "SAME_UPPER")
         return self.pads
 
+    def count(self, sizes: Sequence[int], padding: Sequence[int]) -> list[int]:
+        """How many windows there are, for the same padding on both sides."""
+        return [
+            (size + 2 * side - extent) // step + 1
+            for size, side, extent, step in zip(
+                sizes, padding, self.extent, self.stride, strict=True
+            )
+        ]
+
+    def spread(self, sizes: Sequence[int]) -> list[int]:
+        """What so many windows cover."""
+        return [
+            step * (size - 1) + extent
+            for size, step, extent in zip(sizes, self.stride, self.extent, strict=True)
+        ]
+
     def ceiled(
         self, sizes: Sequence[int], pads: Sequence[tuple[int, int]]
     ) -> tuple[tuple[int, int], ...]:
