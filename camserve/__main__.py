@@ -1,33 +1,47 @@
-"""`python -m camserve serve`, or `camserve serve`: the command line."""
+"""`camserve COMMAND`, or `python -m camserve COMMAND`: the command line."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import importlib
 import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from camserve.settings import Settings
+from camserve import __version__
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
 
-def main() -> int:
+class Command(NamedTuple):
+    """`module` offers `add_arguments(parser)` and `run(arguments) -> exit code`."""
+
+    help: str
+    module: str
+
+
+COMMANDS: Final = {
+    "serve": Command(
+        "run the API, the workers and, unless CAMSERVE_REDIS_URL is set, a server",
+        "camserve.commands.serve",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. `camserve --help` imports none of them."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="camserve", description="Grad-CAM over HTTP.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "serve", help="run the API, the workers and, unless CAMSERVE_REDIS_URL is set, a server"
-    )
-    parser.parse_args()
-    try:
-        settings = Settings.from_environment()
-    except ValueError as error:
-        parser.error(str(error))
-    from camserve.launcher import serve  # noqa: PLC0415 - `camserve --help` need not wait for it
-
-    try:
-        return asyncio.run(serve(settings))
-    except KeyboardInterrupt:  # before the parts were started
-        return 130
+    parser.add_argument("--version", action="version", version=__version__)
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        of_command = parsers.add_parser(name, help=command.help, description=command.help)
+        if given[:1] == [name]:
+            module = importlib.import_module(command.module)
+            module.add_arguments(of_command)
+            of_command.set_defaults(run=module.run)
+    chosen = parser.parse_args(given)
+    return int(chosen.run(chosen))
 
 
 if __name__ == "__main__":

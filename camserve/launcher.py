@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 
 from camserve.broker.embedded import EmbeddedServer, EmbeddedServerError
+from camserve.environment import PREFIX
 from camserve.lifeline import Lifeline
-from camserve.settings import PREFIX, Settings
+from camserve.settings import Settings
 
 __all__ = ["serve"]
 

@@ -9,12 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from camserve.environment import PREFIX, is_setting
 from camserve.errors import near_names
 
-__all__ = ["PREFIX", "Settings"]
-
-PREFIX = "CAMSERVE_"
-TEST_PREFIX = "CAMSERVE_TEST_"  # read by the test suite, never by the service
+__all__ = ["Settings"]
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -100,8 +98,7 @@ class Settings(BaseSettings):
     def from_environment(cls, **overrides: Any) -> Self:
         """Settings of the environment; raises ValueError for a variable that means nothing."""
         known = {f"{PREFIX}{name}".upper() for name in cls.model_fields}
-        present = {name for name in map(str.upper, os.environ) if name.startswith(PREFIX)}
-        unknown = sorted(name for name in present - known if not name.startswith(TEST_PREFIX))
+        unknown = sorted({name for name in map(str.upper, os.environ) if is_setting(name)} - known)
         if unknown:
             near = near_names(unknown[0], sorted(known))
             hint = f"did you mean {near[0]}? All are " if near else "all are "

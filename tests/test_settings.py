@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from camserve.environment import PREFIX
 from camserve.queueing import queue_options
-from camserve.settings import PREFIX, Settings
+from camserve.settings import Settings
 from tests.service import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -38,8 +39,11 @@ def test_a_misspelt_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         Settings.from_environment()
 
 
-def test_variables_of_the_tests_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CAMSERVE_TEST_ANYTHING", "1")
+@pytest.mark.parametrize("name", ["CAMSERVE_TEST_ANYTHING", "CAMSERVE_URL", "CAMSERVE_API_KEY"])
+def test_variables_of_the_tests_and_of_clients_are_left_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
     Settings.from_environment()
 
 

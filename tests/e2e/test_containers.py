@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from camserve.broker.server_binary import find_server
-from camserve.settings import PREFIX, Settings
+from camserve.environment import PREFIX
+from camserve.settings import Settings
 from tests.service import ROOT, Service, make_repository
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
