@@ -1,22 +1,26 @@
-"""An explanation as JSON, array or picture, whichever was asked for."""
+"""An explanation as JSON, array, archive or picture, whichever was asked for."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 import orjson
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from app.archives import archive
+from app.conditional import etag_of, is_current, not_modified
 from app.drawing import draw
-from app.negotiation import JSON, NPY
+from app.negotiation import JSON, NPY, ZIP
 from app.presentation import finish_map
 from app.representations import explanation
 from app.requested import array_options, picture_options
 from app.results import Finished, finished
+from app.server_timing import server_timing
 from app.sizes import Room, check_stackable
 from app.state import AppState
 from app.submission import picture_name
@@ -29,11 +33,11 @@ from camserve.maps.encode import npy_parts
 __all__ = [
     "VARY",
     "answer",
-    "as_pictures",
     "explanation_response",
     "json_response",
     "map_response",
     "npy_response",
+    "picture_response",
 ]
 
 # on what was negotiated: a cache must not answer one client with the form of another
@@ -44,8 +48,11 @@ def json_response(
     message: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A message as JSON; arrays in it are written as they are, number by number in orjson."""
-    body = orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
-    return Response(body, status, headers, media_type=JSON)
+    return Response(_json(message), status, headers, media_type=JSON)
+
+
+def _json(message: BaseModel) -> bytes:
+    return orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
 
 
 async def explanation_response(
@@ -53,33 +60,52 @@ async def explanation_response(
     record: JobRecord,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
+    *,
+    request: Request | None = None,
+    prepare_s: float | None = None,
 ) -> Response:
-    """The explanation in its present state, with results once it has any."""
+    """The explanation in its present state, with results once it has any.
+
+    request: a conditional GET, which is answered 304 if its client has this state already.
+    """
+    began_s = time.perf_counter()
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
+
+    def make() -> Response:
+        body = _json(explanation(record, done, card, state.settings))
+        timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
+        # its state may change at any time: a client may keep it, and must ask
+        cache = {"ETag": etag_of(body), "Cache-Control": "no-cache"}
+        every = {**cache, **timing, **(headers or {})}
+        if request is not None and is_current(request, cache["ETag"]):
+            return not_modified(every)
+        return Response(body, status, every, media_type=JSON)
+
     # in a thread: it may hold maps of a million numbers
-    return await state.on_pictures(
-        lambda: json_response(explanation(record, done, card, state.settings), status, headers)
-    )
+    return await state.on_pictures(make)
 
 
 async def map_response(
-    state: AppState, done: Finished, number: int, options: MapOptions
+    state: AppState, done: Finished, number: int, options: MapOptions, headers: Mapping[str, str]
 ) -> Response:
     """One map as JSON. Raises TooLarge."""
+    began_s = time.perf_counter()
     room = Room.of_lists(state.settings)
 
     def make() -> Response:
         one = finish_map(done, number, options, room)
-        return json_response(
+        response = json_response(
             MapArray(
                 shape=one.values.shape,
                 convention=one.convention,
                 reduction_layer=done.result.reduction_layer,
                 data=one.values,
             ),
-            headers=VARY,
+            headers=headers,
         )
+        response.headers.update(server_timing(done.record, done, began_s=began_s))
+        return response
 
     return await state.on_pictures(make)
 
@@ -89,19 +115,29 @@ async def npy_response(
     done: Finished,
     numbers: list[int],
     options: MapOptions,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str],
+    *,
+    prepare_s: float | None = None,
 ) -> Response:
     """One map as .npy (h, w) float32, or several of one shape stacked (n, h, w)."""
+    began_s = time.perf_counter()
+    maps = await _maps(state, done, numbers, options)
+    check_stackable(values.shape for values in maps)
+    parts = npy_parts(maps)
+    length = {"Content-Length": str(sum(len(part) for part in parts))}
+    timing = server_timing(done.record, done, began_s=began_s, prepare_s=prepare_s)
+    return StreamingResponse(_each(parts), 200, {**headers, **length, **timing}, NPY)
+
+
+async def _maps(
+    state: AppState, done: Finished, numbers: list[int], options: MapOptions
+) -> list[NDArray[np.float32]]:
     room = Room.of_arrays(state.settings, len(numbers))
 
     def make() -> list[NDArray[np.float32]]:
         return [finish_map(done, number, options, room).values for number in numbers]
 
-    maps = await state.on_pictures(make)
-    check_stackable(values.shape for values in maps)
-    parts = npy_parts(maps)
-    length = {"Content-Length": str(sum(len(part) for part in parts))}
-    return StreamingResponse(_each(parts), 200, {**VARY, **length, **(headers or {})}, NPY)
+    return await state.on_pictures(make)
 
 
 async def _each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
@@ -109,10 +145,39 @@ async def _each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memory
         yield part
 
 
-async def as_pictures(
-    state: AppState, done: Finished, numbers: list[int], options: PictureOptions, form: str
-) -> bytes:
+async def zip_response(
+    state: AppState,
+    done: Finished,
+    headers: Mapping[str, str],
+    *,
+    prepare_s: float | None = None,
+) -> Response:
+    """All maps of an explanation, of the size that the request asked for, and its JSON."""
+    began_s = time.perf_counter()
+    card = await state.catalog.find(done.record.model)
+    maps = await _maps(state, done, list(range(len(done.maps))), array_options(done.job))
+
+    def make() -> bytes:
+        return archive(_json(explanation(done.record, done, card, state.settings)), maps)
+
+    body = await state.on_pictures(make)
+    name = {"Content-Disposition": f'attachment; filename="{done.record.id}.zip"'}
+    timing = server_timing(done.record, done, began_s=began_s, prepare_s=prepare_s)
+    return Response(body, 200, {**headers, **name, **timing}, ZIP)
+
+
+async def picture_response(
+    state: AppState,
+    done: Finished,
+    numbers: list[int],
+    options: PictureOptions,
+    headers: Mapping[str, str],
+    *,
+    form: str,
+    prepare_s: float | None = None,
+) -> Response:
     """One picture of one result, or a sheet of several. Raises ExplanationNotFound if expired."""
+    began_s = time.perf_counter()
     pictures: dict[int, bytes] = {}
     for index in dict.fromkeys(done.result.rows[number].input for number in numbers):
         picture = await state.queue.attachment(done.record.id, picture_name(index))
@@ -120,18 +185,25 @@ async def as_pictures(
             raise ExplanationNotFound(done.record.id)
         pictures[index] = picture
     limit = state.settings.max_output_megapixels
-    return await state.on_pictures(
+    body = await state.on_pictures(
         lambda: draw(done, numbers, pictures, options, form=form, max_megapixels=limit)
     )
+    timing = server_timing(done.record, done, began_s=began_s, prepare_s=prepare_s)
+    return Response(body, 200, {**headers, **timing}, form)
 
 
-async def answer(state: AppState, record: JobRecord, form: str) -> Response:
+async def answer(
+    state: AppState, record: JobRecord, form: str, *, prepare_s: float | None = None
+) -> Response:
     """A succeeded explanation in the form that the client asked for with the request."""
     if form == JSON:
-        return await explanation_response(state, record, headers=VARY)
+        return await explanation_response(state, record, headers=VARY, prepare_s=prepare_s)
     done = await finished(state, record)
     numbers = list(range(len(done.maps)))
     if form == NPY:
-        return await npy_response(state, done, numbers, array_options(done.job))
-    body = await as_pictures(state, done, numbers, picture_options(done.job), form)
-    return Response(body, media_type=form, headers=VARY)
+        options = array_options(done.job)
+        return await npy_response(state, done, numbers, options, VARY, prepare_s=prepare_s)
+    if form == ZIP:
+        return await zip_response(state, done, VARY, prepare_s=prepare_s)
+    style = picture_options(done.job)
+    return await picture_response(state, done, numbers, style, VARY, form=form, prepare_s=prepare_s)

@@ -19,7 +19,17 @@ from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.vocabulary import REDUCTIONS
 
-__all__ = ["CREATE_BODY", "DESCRIPTION", "FLAT_QUERY", "binary", "document", "header", "problems"]
+__all__ = [
+    "CACHING",
+    "CREATE_BODY",
+    "DESCRIPTION",
+    "FLAT_QUERY",
+    "NOT_MODIFIED",
+    "binary",
+    "document",
+    "header",
+    "problems",
+]
 
 DESCRIPTION = """\
 Which parts of this input made the network say that?
@@ -148,17 +158,27 @@ CREATE_BODY: dict[str, Any] = {
 
 
 _HEADERS = {
+    "Cache-Control": "How long a browser may keep it, and whether it must ask again.",
+    "ETag": "Tag of this very content, for `If-None-Match`.",
+    "Server-Timing": "Milliseconds: `prepare` (decode, resize), `queue`, `compute`, `present`.",
     "Location": "Address of the explanation.",
     "Preference-Applied": "What of `Prefer` was honoured.",
     "Retry-After": "Seconds after which to try again, where that can help.",
     "X-Request-ID": "The id of the request, the caller's if it sent one; it is in the logs.",
 }
+CACHING = ("ETag", "Cache-Control")
 _RETRYABLE = frozenset({"409", "429", "503"})
 
 
 def header(*names: str) -> dict[str, Any]:
     """The `headers` of an answer."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+NOT_MODIFIED: dict[str, Any] = {
+    "description": "`If-None-Match` names what it still is.",
+    "headers": header(*CACHING),
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -14,12 +14,14 @@ from fastapi.responses import RedirectResponse
 
 from app import problems
 from app.catalog import Catalog
+from app.cross_origin import allow_origins
 from app.documentation import DESCRIPTION, document
 from app.head_requests import HeadRequests
 from app.request_ids import RequestIds
 from app.routers import explanations, health, models, results
 from app.routers import problems as problem_pages
 from app.state import AppState
+from app.unexpected import UnexpectedErrors
 from camserve import __version__
 from camserve.broker import JobQueue, Registry, connect
 from camserve.errors import QueueUnavailable
@@ -52,8 +54,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
+    # each is around the ones before it
+    app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
+    allow_origins(app, settings)
     for module in (explanations, results, models, health, problem_pages):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, include_in_schema=False)

@@ -15,6 +15,7 @@ __all__ = [
     "PICTURES",
     "PNG",
     "SHORT_NAMES",
+    "ZIP",
     "Preference",
     "choose_form",
     "parse_prefer",
@@ -25,19 +26,20 @@ ANSWER_FORM = "as"  # the one query parameter that goes with every body
 
 JSON = "application/json"
 NPY = "application/x-npy"
+ZIP = "application/zip"
 PNG = "image/png"
 JPEG = "image/jpeg"
 WEBP = "image/webp"
 PICTURES = (PNG, JPEG, WEBP)
-SHORT_NAMES = {"json": JSON, "npy": NPY, "png": PNG, "jpeg": JPEG, "webp": WEBP}
+SHORT_NAMES = {"json": JSON, "npy": NPY, "zip": ZIP, "png": PNG, "jpeg": JPEG, "webp": WEBP}
 _ALIASES = {"jpg": "jpeg"}
 
 
 def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[str]) -> str:
     """The best of `possible` (media types, the default first). Raises NotAcceptable.
 
-    accept: the values of all `Accept` headers. `as_form` (json, npy, png, jpeg, webp) is for people
-    with only a URL, and wins.
+    accept: the values of all `Accept` headers. `as_form`, one of `SHORT_NAMES`, is for people with
+    only a URL, and wins.
     """
     if as_form is not None:
         form = SHORT_NAMES.get(_ALIASES.get(as_form, as_form), "")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import secrets
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +14,6 @@ from starlette.requests import ClientDisconnect
 
 from app.findings import invalid_request, models_in
 from app.problem_texts import TITLE
-from app.request_ids import HEADER as REQUEST_ID
 from camserve.errors import (
     CamserveError,
     ErrorCode,
@@ -26,8 +23,6 @@ from camserve.errors import (
 )
 
 __all__ = ["MEDIA_TYPE", "STATUS", "install", "problem_response"]
-
-logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -92,7 +87,7 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of every route with a problem; no traceback leaves the house."""
+    """Answer every error that a route may raise with a problem."""
 
     @app.exception_handler(CamserveError)
     async def known(request: Request, error: CamserveError) -> Response:
@@ -120,18 +115,6 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         if response.headers.get("Allow", "").startswith("GET"):
             response.headers["Allow"] += ", HEAD"
-        return response
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        error_id = secrets.token_hex(6)
-        logger.error("error %s at %s", error_id, request.url.path, exc_info=error)
-        failure = Failure(
-            ErrorCode.INTERNAL, f"look for {error_id} in the log of the API", error_id=error_id
-        )
-        response = problem_response(failure, request)
-        # this handler alone runs outside of the middleware that does it
-        response.headers[REQUEST_ID] = str(getattr(request.state, "request_id", ""))
         return response
 
     @app.exception_handler(ClientDisconnect)

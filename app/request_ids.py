@@ -1,4 +1,4 @@
-"""Every request has an id, the caller's if it is a sane one: logged, passed on, sent back."""
+"""Every request has an id, the caller's, its trace's or a new one: logged, passed on, sent back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ __all__ = ["HEADER", "RequestIds"]
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# W3C Trace Context: version, trace id, parent id, flags; all zeros is no id, and ff no version
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
 
 
 class RequestIds:
@@ -24,8 +28,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _SANE.fullmatch(given) else secrets.token_hex(8)
+        request_id = _id_of(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
@@ -34,3 +37,11 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+def _id_of(headers: Headers) -> str:
+    given = headers.get(HEADER, "")
+    if _SANE.fullmatch(given):
+        return given
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return trace[1] if trace else secrets.token_hex(8)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.inputs import PreparedInput
 from app.layouts import sights_of
-from app.negotiation import NPY, PICTURES
+from app.negotiation import NPY, PICTURES, ZIP
 from app.sizes import Room, check_stackable, size_of_map
 from app.upsamplings import method_of_array
 from camserve.contracts.jobs import Job
@@ -55,9 +55,9 @@ def check_answer(job: Job, inputs: Sequence[PreparedInput], form: str, settings:
     try:
         if form in PICTURES:
             _check_picture(job, inputs, form, settings)
-        elif form == NPY:
+        elif form in (NPY, ZIP):
             sizes = _sizes(job, array_options(job), inputs, Room.of_arrays(settings, maps))
-            if maps > 1:
+            if form == NPY and maps > 1:
                 check_stackable(sizes)
         linked = job.output.map == "link"
         options = MapOptions(size=job.output.size) if linked else array_options(job)

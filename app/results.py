@@ -25,7 +25,7 @@ from camserve.errors import (
     UnknownName,
 )
 
-__all__ = ["Finished", "failure_of", "fetch", "fetch_finished", "finished"]
+__all__ = ["Finished", "failure_of", "fetch", "fetch_succeeded", "finished"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def _array(tensor: TensorBytes) -> NDArray[np.float32]:
     return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
 
 
-async def fetch_finished(state: AppState, job_id: str) -> Finished:
-    """Like `finished`; raises NotReady, or what the explanation failed with, if there are none."""
+async def fetch_succeeded(state: AppState, job_id: str) -> JobRecord:
+    """Like `fetch`; raises NotReady, or what the explanation failed with, if it has no results."""
     record = await fetch(state, job_id)
     failure = failure_of(record)
     if failure is not None:
@@ -92,7 +92,7 @@ async def fetch_finished(state: AppState, job_id: str) -> Finished:
             state=str(record.state),
             retry_after_s=1,
         )
-    return await finished(state, record)
+    return record
 
 
 def failure_of(record: JobRecord) -> CamserveError | None:

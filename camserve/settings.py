@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from camserve.environment import PREFIX, is_setting
 from camserve.errors import near_names
 
 __all__ = ["Settings"]
+
+# as a browser spells it: RFC 6454, 6.2
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -27,6 +31,10 @@ class Settings(BaseSettings):
     # where
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port of the API.")
+    cors_origins: CommaSeparated = Field(
+        (),
+        description="Web pages that may call from a browser: `https://app.example.com`, or `*`.",
+    )
     redis_url: str | None = Field(
         None, description="Redis or Valkey >= 6.2; without it `serve` starts a private server."
     )
@@ -113,10 +121,21 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in ("devices", "factories"):
+        for name in ("cors_origins", "devices", "factories"):
             if isinstance(value := values.get(name), str):
                 values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
         return values
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: scheme, host and port as in https://app.example.com "
+                    "or http://localhost:3000, without a path, or *"
+                )
+        return origins
 
     @property
     def max_body_bytes(self) -> int:

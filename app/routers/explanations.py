@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from app.answers import answer, explanation_response
-from app.documentation import CREATE_BODY, FLAT_QUERY, header, problems
-from app.negotiation import JSON, NPY, PICTURES, SHORT_NAMES, Preference, choose_form, parse_prefer
+from app.answers import VARY, answer, explanation_response
+from app.documentation import (
+    CACHING,
+    CREATE_BODY,
+    FLAT_QUERY,
+    NOT_MODIFIED,
+    binary,
+    header,
+    problems,
+)
+from app.negotiation import (
+    JSON,
+    NPY,
+    PICTURES,
+    SHORT_NAMES,
+    ZIP,
+    Preference,
+    choose_form,
+    parse_prefer,
+)
 from app.representations import explanation_href
-from app.results import failure_of, fetch
+from app.results import failure_of, fetch, fetch_succeeded
 from app.state import AppState, State
 from app.submission import Submission, submit, wait
 from app.uploads import read_request
@@ -29,10 +46,7 @@ __all__ = ["ExplanationId", "router"]
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
 
 ExplanationId = Annotated[str, Path(description="The `id` of the explanation.")]
-FORMS = (JSON, NPY, *PICTURES)
-_PICTURE_CONTENT: dict[str, Any] = {
-    form: {"schema": {"type": "string", "format": "binary"}} for form in (NPY, *PICTURES)
-}
+FORMS = (JSON, NPY, ZIP, *PICTURES)
 
 
 @router.post(
@@ -41,9 +55,9 @@ _PICTURE_CONTENT: dict[str, Any] = {
     response_model=Explanation,
     responses={
         200: {
-            "content": _PICTURE_CONTENT,
+            "content": binary(*FORMS[1:]),
             "description": "Done, in the form that was asked for.",
-            "headers": header("Location"),
+            "headers": header("Location", "ETag", "Server-Timing"),
         },
         202: {
             "model": Explanation,
@@ -80,23 +94,24 @@ async def explain(
     """Explain one or more inputs for one or more targets.
 
     Send JSON, a form (`-F model=shapes -F input=@cat.jpg`), or the raw file with the options in
-    the query string. The answer is JSON with links (default), the maps (`application/x-npy`) or
-    the overlays (`image/png`). Waits for the result up to the server's limit; after that, or with
-    `Prefer: respond-async`, answers 202 with a `Location`.
+    the query string. The answer is JSON with links (default), the maps (`application/x-npy`), both
+    in one file (`application/zip`) or the overlays (`image/png`). Waits for the result up to the
+    server's limit; after that, or with `Prefer: respond-async`, answers 202 with a `Location`.
     """
     form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
     submission = await _submitted(request, state, form, idempotency_key)
+    prepare_s = asyncio.get_running_loop().time() - submission.arrived_s
     record = await _outcome(state, submission, preference)
     headers = {"Location": explanation_href(record.id)}
     if not record.is_terminal:
         if applied := preference.applied(state.settings.sync_wait_s):
             headers["Preference-Applied"] = applied
-        return await explanation_response(state, record, 202, headers)
+        return await explanation_response(state, record, 202, headers, prepare_s=prepare_s)
     try:
         if failure := failure_of(record):
             raise failure
-        response = await answer(state, record, form)
+        response = await answer(state, record, form, prepare_s=prepare_s)
     except ExplanationNotFound as error:
         # it was there a moment ago: Redis lost its data between the result and the answer
         raise QueueUnavailable from error
@@ -136,12 +151,39 @@ async def _outcome(state: AppState, submission: Submission, preference: Preferen
 
 
 @router.get(
-    "/{explanation_id}", summary="Read", response_model=Explanation, responses=problems(404, 503)
+    "/{explanation_id}",
+    summary="Read",
+    response_model=Explanation,
+    responses={
+        200: {
+            "content": binary(NPY, ZIP),
+            "description": "The explanation, or its maps.",
+            "headers": header(*CACHING, "Server-Timing"),
+        },
+        304: NOT_MODIFIED,
+        **problems(404, 406, 409, 413, 422, 500, 503, 504),
+    },
 )
-async def read_explanation(explanation_id: ExplanationId, state: State) -> Response:
-    """The explanation in its present state, with its results once it has succeeded."""
-    record = await fetch(state, explanation_id)
-    return await explanation_response(state, record)
+async def read_explanation(
+    request: Request,
+    explanation_id: ExplanationId,
+    state: State,
+    as_form: Annotated[
+        str | None,
+        Query(alias="as", description="Form of the answer; wins over Accept."),
+        WithJsonSchema({"type": "string", "enum": ["json", "npy", "zip"]}),
+    ] = None,
+) -> Response:
+    """The explanation in its present state, with its results once it has succeeded.
+
+    As `application/zip` or `application/x-npy` all its maps, as an answer to the request itself
+    would have given them; they are there once it has succeeded.
+    """
+    form = choose_form(request.headers.getlist("accept"), as_form, (JSON, NPY, ZIP))
+    if form == JSON:
+        record = await fetch(state, explanation_id)
+        return await explanation_response(state, record, headers=VARY, request=request)
+    return await answer(state, await fetch_succeeded(state, explanation_id), form)
 
 
 @router.delete(

@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
-from app.answers import VARY, as_pictures, map_response, npy_response
-from app.documentation import binary, problems
+from app.answers import map_response, npy_response, picture_response
+from app.conditional import etag_of_view, is_current, not_modified, unchanging
+from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
 from app.query_strings import refuse_repeated_options
-from app.results import fetch_finished
+from app.results import fetch_succeeded, finished
 from app.routers.explanations import ExplanationId
 from app.state import State
 from camserve.contracts.explanations import MapArray
@@ -53,7 +54,13 @@ class PictureQuery(PictureOptions):
     summary="Map",
     response_class=Response,
     responses={
-        200: {"model": MapArray, "content": binary(NPY), "description": "The finished map."},
+        200: {
+            "model": MapArray,
+            "content": binary(NPY),
+            "description": "The finished map.",
+            "headers": header(*CACHING, "Server-Timing"),
+        },
+        304: NOT_MODIFIED,
         **problems(*NO_RESULT),
     },
 )
@@ -66,14 +73,18 @@ async def read_map(
 ) -> Response:
     """The finished map as `.npy` (default) or JSON, registered to the upload's pixel grid."""
     form = choose_form(request.headers.getlist("accept"), query.as_form, (NPY, JSON))
-    done = await fetch_finished(state, explanation_id)
+    record = await fetch_succeeded(state, explanation_id)
     options = MapOptions(**query.model_dump(exclude={"as_form"}))
+    etag = etag_of_view(state.settings, record.id, number, options, form)
+    headers = unchanging(state.settings, etag)
+    if is_current(request, etag):
+        return not_modified(headers)
+    done = await finished(state, record)
     done.check_row(number)
-    if form == NPY:
-        disposition = f'attachment; filename="{explanation_id}-{number}.npy"'
-        headers = {"Content-Disposition": disposition}
-        return await npy_response(state, done, [number], options, headers)
-    return await map_response(state, done, number, options)
+    if form == JSON:
+        return await map_response(state, done, number, options, headers)
+    headers["Content-Disposition"] = f'attachment; filename="{explanation_id}-{number}.npy"'
+    return await npy_response(state, done, [number], options, headers)
 
 
 @router.get(
@@ -81,7 +92,12 @@ async def read_map(
     summary="Overlay",
     response_class=Response,
     responses={
-        200: {"content": binary(*PICTURES), "description": "The picture."},
+        200: {
+            "content": binary(*PICTURES),
+            "description": "The picture.",
+            "headers": header(*CACHING, "Server-Timing"),
+        },
+        304: NOT_MODIFIED,
         **problems(*NO_RESULT),
     },
 )
@@ -94,8 +110,12 @@ async def read_overlay(
 ) -> Response:
     """The map drawn over the upload, as PNG (default), JPEG or WebP: made for `<img src>`."""
     form = choose_form(request.headers.getlist("accept"), query.as_form, PICTURES)
-    done = await fetch_finished(state, explanation_id)
+    record = await fetch_succeeded(state, explanation_id)
     options = PictureOptions(**query.model_dump(exclude={"as_form"}))
+    etag = etag_of_view(state.settings, record.id, number, options, form)
+    headers = unchanging(state.settings, etag)
+    if is_current(request, etag):
+        return not_modified(headers)
+    done = await finished(state, record)
     done.check_row(number)
-    body = await as_pictures(state, done, [number], options, form)
-    return Response(body, media_type=form, headers=VARY)
+    return await picture_response(state, done, [number], options, headers, form=form)

@@ -13,7 +13,7 @@ import pytest
 
 from app.documents import inline_uploads
 from app.flat_fields import FLAT_FIELDS
-from app.negotiation import JSON, NPY, PICTURES
+from app.negotiation import JSON, NPY, PICTURES, ZIP
 from app.openapi import PATH, render
 from app.pictures import decode_picture
 from app.problems import MEDIA_TYPE, STATUS
@@ -102,7 +102,7 @@ def test_the_three_bodies_are_described() -> None:
     for name in FLAT_FIELDS:
         assert form["properties"][name]["description"], name
         assert query[name]["schema"], name
-    assert set(CREATE["responses"]["200"]["content"]) == {JSON, NPY, *PICTURES}
+    assert set(CREATE["responses"]["200"]["content"]) == {JSON, NPY, ZIP, *PICTURES}
     assert "202" in CREATE["responses"]
 
 
@@ -116,7 +116,8 @@ def test_operations_have_names_for_generated_clients() -> None:
 
 def test_headers_of_answers_are_described() -> None:
     answers = CREATE["responses"]
-    assert set(answers["200"]["headers"]) == {"Location", "X-Request-ID"}
+    done = {"Location", "ETag", "Server-Timing", "X-Request-ID"}
+    assert set(answers["200"]["headers"]) == done
     assert set(answers["202"]["headers"]) == {"Location", "Preference-Applied", "X-Request-ID"}
     assert set(answers["429"]["headers"]) == {"Retry-After", "X-Request-ID"}
     for path in DOCUMENT["paths"].values():
@@ -133,7 +134,7 @@ def test_repeatable_fields_are_arrays() -> None:
         assert form["encoding"][name]["explode"] is True
         assert query[name]["schema"]["type"] == "array"
         assert query[name]["explode"] is True
-    assert query["as"]["schema"]["enum"] == ["json", "npy", "png", "jpeg", "webp"]
+    assert query["as"]["schema"]["enum"] == ["json", "npy", "zip", "png", "jpeg", "webp"]
 
 
 def test_members_of_answers_are_promised() -> None:

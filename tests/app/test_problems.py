@@ -98,14 +98,14 @@ async def test_what_nobody_expected_is_500_with_an_id_for_the_log(
 
     monkeypatch.setattr(Catalog, "cards", broken)
     monkeypatch.setattr(Catalog, "workers", broken)
-    with caplog.at_level(logging.ERROR, "app.problems"):
+    with caplog.at_level(logging.ERROR, "app.unexpected"):
         response = await front.client.get("/v1/models", headers={"X-Request-ID": "mine"})
     document = problem(response, 500, "internal")
     assert "secret" not in response.text
     assert "Traceback" not in response.text
     assert document["error_id"] in document["detail"]
     assert document["request_id"] == response.headers["X-Request-ID"] == "mine"
-    (record,) = [r for r in caplog.records if r.name == "app.problems"]
+    (record,) = [r for r in caplog.records if r.name == "app.unexpected"]
     assert document["error_id"] in record.getMessage()
     assert record.exc_info is not None
     assert "secret" in str(record.exc_info[1])
@@ -132,6 +132,31 @@ async def test_request_ids(front: Front, given: str, kept: bool) -> None:
     answered = response.headers["X-Request-ID"]
     assert (answered == given) is kept
     assert answered
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "kept"),
+    [
+        (f"00-{TRACE}-b7ad6b7169203331-01", True),
+        (f"01-{TRACE}-b7ad6b7169203331-01-later-versions-add", True),
+        (f"ff-{TRACE}-b7ad6b7169203331-01", False),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        (f"00-{TRACE.upper()}-b7ad6b7169203331-01", False),
+        (f"00-{TRACE}", False),
+    ],
+)
+async def test_a_request_of_a_trace_is_known_by_it(
+    front: Front, traceparent: str, kept: bool
+) -> None:
+    response = await front.client.get("/livez", headers={"traceparent": traceparent})
+    assert (response.headers["X-Request-ID"] == TRACE) is kept
+    both = {"traceparent": traceparent, "X-Request-ID": "mine"}
+    response = await front.client.get("/livez", headers=both)
+    assert response.headers["X-Request-ID"] == "mine"
 
 
 async def test_the_root_leads_to_the_documentation(front: Front) -> None:

@@ -1,0 +1,47 @@
+"""What nobody expected is a problem with an id to look up in the log, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import problem_response
+from camserve.errors import ErrorCode, Failure
+
+__all__ = ["UnexpectedErrors"]
+
+logger = logging.getLogger(__name__)
+
+
+class UnexpectedErrors:
+    """ASGI middleware, the innermost: what is around it (request ids, CORS) goes on as ever, which
+    a handler of `Exception` would be outside of. An answer that has begun can only be cut off."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except Exception as error:
+            error_id = secrets.token_hex(6)
+            logger.error("error %s at %s", error_id, scope["path"], exc_info=error)  # noqa: TRY400
+            if begun:
+                raise
+            failure = Failure(
+                ErrorCode.INTERNAL, f"look for {error_id} in the log of the API", error_id=error_id
+            )
+            await problem_response(failure, Request(scope))(scope, receive, send)
