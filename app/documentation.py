@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from app.flat_fields import FLAT_FIELDS, REPEATABLE
 from app.negotiation import JSON
-from app.problem_texts import TITLE
+from app.problem_texts import ADVICE, TITLE
 from app.problems import MEDIA_TYPE, STATUS
 from app.uploads import RAW_TYPES
 from camserve.contracts.layers import LAYER_HELP
@@ -25,6 +25,7 @@ __all__ = [
     "DESCRIPTION",
     "FLAT_QUERY",
     "NOT_MODIFIED",
+    "TAGS",
     "binary",
     "document",
     "header",
@@ -41,6 +42,17 @@ Name a model, give a picture and a class: get the Grad-CAM map as an array or as
 
 Class indices start at 0. Every error is an RFC 9457 problem with a `code` and a remedy.
 """
+
+# in the order of a first reading
+TAGS = [
+    {
+        "name": "explanations",
+        "description": "Ask which parts of an input made the network say that.",
+    },
+    {"name": "results", "description": "Maps and pictures of a finished explanation, in any size."},
+    {"name": "models", "description": "Which models there are, and what is known of each."},
+    {"name": "health", "description": "For load balancers and orchestrators."},
+]
 
 # a whole PNG file, so that "Try it out" in /docs works as it is
 _GRAY_PIXEL = (
@@ -93,8 +105,20 @@ def _flat_schema(name: str) -> tuple[str, dict[str, Any]]:
         properties = model.model_json_schema(ref_template=_SCHEMAS)["properties"]
         if name in properties:
             schema = copy.deepcopy(properties[name])
-            return schema.pop("description", ""), schema
+            return schema.pop("description", ""), _without_null(schema)
     raise KeyError(name)
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a field that is left out where JSON may say null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    del schema["anyOf"]
+    if schema.get("default", "") is None:
+        del schema["default"]
+    merged: dict[str, Any] = kinds[0] | schema
+    return merged
 
 
 # `a=1&a=2`, not `a=1,2`
@@ -107,6 +131,7 @@ FLAT_QUERY = [
         "in": "query",
         "required": False,
         "description": f"With a raw file as body. {description}",
+        "x-body": "raw",  # for the page /docs
         # without its default, which the page /docs would send along with every other body, too
         "schema": {key: value for key, value in schema.items() if key != "default"},
         **(_REPEATED if name in REPEATABLE else {}),
@@ -186,9 +211,25 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "; ".join(TITLE[code] for code in TITLE if STATUS[code] == status),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS.format(model="Problem")}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": _SCHEMAS.format(model="Problem")},
+                    "example": _example_of(status),
+                }
+            },
         }
         for status in statuses
+    }
+
+
+def _example_of(status: int) -> dict[str, Any]:
+    code = next(code for code in TITLE if STATUS[code] == status)
+    return {
+        "type": f"/problems/{code}",
+        "title": TITLE[code],
+        "status": status,
+        "code": code,
+        "detail": ADVICE[code],
     }
 
 
@@ -219,7 +260,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document: what FastAPI derives, with the parts that only we know."""
     if app.openapi_schema is None:
         schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
         )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
         components |= _components(ExplanationRequest) | {"Problem": _PROBLEM}

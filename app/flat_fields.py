@@ -21,10 +21,12 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _LAYERS = "feature_layer"
 REPEATABLE = ("class_index", "class_label", "reduction", "expression", _LAYERS)
 _OBJECTS = ("method_options", "evaluate")
-_TOP_LEVEL = tuple(set(ExplanationRequest.model_fields) - {"inputs", "targets", "output"})
+_NESTED = ("inputs", "targets", "output")
+_TOP_LEVEL = tuple(name for name in ExplanationRequest.model_fields if name not in _NESTED)
 _OUTPUT = tuple(OutputOptions.model_fields)
 _PARAMS = "params"
-FLAT_FIELDS = (*sorted(_TOP_LEVEL), *TARGET_KEYS, _PARAMS, *_OUTPUT)
+# as the documentation lists them: what to explain first
+FLAT_FIELDS = ("model", *TARGET_KEYS, _PARAMS, *_TOP_LEVEL[1:], *_OUTPUT)
 
 
 def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:

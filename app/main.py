@@ -10,15 +10,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 
 from app import problems
 from app.catalog import Catalog
 from app.cross_origin import allow_origins
-from app.documentation import DESCRIPTION, document
+from app.documentation import DESCRIPTION, TAGS, document
 from app.head_requests import HeadRequests
 from app.request_ids import RequestIds
-from app.routers import explanations, health, models, results
+from app.routers import docs, explanations, health, models, results
 from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
@@ -50,6 +49,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="camserve",
         version=__version__,
         description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,  # FastAPI's pages load their scripts from other hosts
+        redoc_url=None,
         lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url),
         generate_unique_id_function=lambda route: route.name,
     )
@@ -59,15 +61,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
     allow_origins(app, settings)
-    for module in (explanations, results, models, health, problem_pages):
+    for module in (explanations, results, models, health, problem_pages, docs):
         app.include_router(module.router)
-    app.add_api_route("/", _to_docs, include_in_schema=False)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
-
-
-async def _to_docs() -> RedirectResponse:
-    return RedirectResponse("/docs")
 
 
 @asynccontextmanager

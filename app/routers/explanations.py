@@ -79,16 +79,20 @@ async def explain(
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             min_length=1,
             max_length=255,
             description="A repeated key gives the first explanation again.",
         ),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255}),
     ] = None,
     prefer: Annotated[
         list[str] | None,
         Header(
-            description="`wait=10`: answer 202 after that many seconds; `respond-async`: at once."
+            alias="Prefer",
+            description="`wait=10`: answer 202 after that many seconds; `respond-async`: at once.",
         ),
+        WithJsonSchema({"type": "string", "examples": ["wait=10", "respond-async"]}),
     ] = None,
 ) -> Response:
     """Explain one or more inputs for one or more targets.

@@ -92,6 +92,28 @@ def test_operations_read_well() -> None:
     assert len(set(summaries)) == len(summaries)
 
 
+def test_operations_come_in_groups_that_are_described() -> None:
+    described = [tag["name"] for tag in DOCUMENT["tags"]]
+    used = [
+        tag for path in DOCUMENT["paths"].values() for one in path.values() for tag in one["tags"]
+    ]
+    assert set(used) == set(described)
+    assert described[0] == "explanations"
+    assert all(tag["description"].endswith(".") for tag in DOCUMENT["tags"])
+
+
+def test_a_field_of_a_form_is_left_out_and_never_null() -> None:
+    form = CREATE["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert not re.search(r'"null"|None', json.dumps(form))
+    assert list(form)[:5] == ["input", "mask", "request", "model", "class_index"]
+
+
+def test_examples_of_problems_are_problems() -> None:
+    for status, response in CREATE["responses"].items():
+        if example := response["content"].get(MEDIA_TYPE, {}).get("example"):
+            assert example["status"] == int(status) == STATUS[ErrorCode(example["code"])]
+
+
 def test_the_three_bodies_are_described() -> None:
     content = CREATE["requestBody"]["content"]
     assert set(content) == {JSON, "multipart/form-data", *RAW_TYPES}

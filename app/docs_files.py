@@ -1,0 +1,74 @@
+"""The interactive documentation, all of it from this machine: Swagger UI and the page it is in.
+
+Swagger UI's files are those of the package fastapi-swagger, which are those of swagger-ui-dist.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+
+from app.conditional import etag_of
+
+__all__ = ["DocsFile", "docs_file", "docs_page"]
+
+_TYPES = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
+_COMPRESSED = ("js", "css")
+
+
+class DocsFile(NamedTuple):
+    """compressed: the same by gzip, if that is worth while. etag: of the bytes, with its quotes."""
+
+    content: bytes
+    compressed: bytes | None
+    media_type: str
+    etag: str
+
+
+def _sources() -> dict[str, Traversable]:
+    swagger = resources.files("fastapi_swagger.resources")
+    ours = resources.files("app") / "pages"
+    return {
+        "swagger-ui-bundle.js": swagger / "swagger-ui-bundle.js",
+        "swagger-ui.css": swagger / "swagger-ui.css",
+        "favicon-32x32.png": swagger / "favicon-32x32.png",
+        "docs.js": ours / "docs.js",
+        "docs.css": ours / "docs.css",
+    }
+
+
+@cache
+def _contents() -> dict[str, bytes]:
+    return {name: source.read_bytes() for name, source in _sources().items()}
+
+
+@cache
+def _version() -> str:
+    """One for all files: an address with it never shows anything else."""
+    digest = hashlib.sha256()
+    for content in _contents().values():
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+@cache
+def docs_file(version: str, name: str) -> DocsFile | None:
+    """A file of the page by its address; None if there is none. Compresses 2 MB at first."""
+    content = _contents().get(name)
+    if content is None or version != _version():
+        return None
+    kind = name.rpartition(".")[2]
+    compressed = gzip.compress(content, mtime=0) if kind in _COMPRESSED else None
+    return DocsFile(content, compressed, _TYPES[kind], f'"{version}"')
+
+
+@cache
+def docs_page() -> DocsFile:
+    """The page itself, whose links are relative: it may lie behind a proxy's prefix."""
+    text = (resources.files("app") / "pages" / "docs.html").read_text("utf-8")
+    content = text.replace("{version}", _version()).encode()
+    return DocsFile(content, None, "text/html; charset=utf-8", etag_of(content))
