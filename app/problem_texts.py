@@ -38,6 +38,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
     ErrorCode.NO_WORKER: "No worker serves the model",
     ErrorCode.DEADLINE_EXCEEDED: "The deadline passed",
+    ErrorCode.WAIT_EXCEEDED: "The result did not come while the server waited",
     ErrorCode.DEAD_LETTERED: "The explanation was given up",
     ErrorCode.INTERNAL: "Something broke inside camserve",
 }
@@ -168,6 +169,11 @@ ADVICE: dict[ErrorCode, str] = {
     ErrorCode.DEADLINE_EXCEEDED: (
         "The explanation was not made in time and will not be made any more. Give a longer "
         "deadline_ms, or send it when fewer are waiting."
+    ),
+    ErrorCode.WAIT_EXCEEDED: (
+        "The protocols of other model servers know no 202: a call waits for its result, at most "
+        "CAMSERVE_SYNC_WAIT_S. The work goes on, and `explanation` is where its result will be. "
+        "What takes long goes to POST /v1/explanations with Prefer: respond-async."
     ),
     ErrorCode.DEAD_LETTERED: (
         "Every worker that began it died before it ended, so it was given up. The input or the "

@@ -58,6 +58,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.QUEUE_UNAVAILABLE: 503,
     ErrorCode.NO_WORKER: 503,
     ErrorCode.DEADLINE_EXCEEDED: 504,
+    ErrorCode.WAIT_EXCEEDED: 504,
     ErrorCode.DEAD_LETTERED: 500,
     ErrorCode.INTERNAL: 500,
 }

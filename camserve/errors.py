@@ -13,7 +13,7 @@
     │   ├── ModelUnavailable, ModelLoading
     │   └── NotExplainable, ShapeMismatch
     ├── ServiceError           the service cannot do it now
-    │   └── QueueFull, QueueUnavailable, NoWorker, DeadlineExceeded, DeadLettered
+    │   └── QueueFull, QueueUnavailable, NoWorker, DeadlineExceeded, WaitExceeded, DeadLettered
     └── Failure                an error that happened in another process, carried by its code
 
 An error says what is wrong and what to do about it; it knows nothing of HTTP. `app/problems.py`
@@ -65,6 +65,7 @@ __all__ = [
     "UnreadableImage",
     "UnsupportedMediaType",
     "UnsupportedModel",
+    "WaitExceeded",
     "near_names",
     "one_line",
     "shortened",
@@ -108,6 +109,7 @@ class ErrorCode(StrEnum):
     QUEUE_UNAVAILABLE = "queue_unavailable"
     NO_WORKER = "no_worker"
     DEADLINE_EXCEEDED = "deadline_exceeded"
+    WAIT_EXCEEDED = "wait_exceeded"
     DEAD_LETTERED = "dead_lettered"
     INTERNAL = "internal"
 
@@ -406,6 +408,19 @@ class DeadlineExceeded(ServiceError):
 
     def __init__(self, detail: str = "the deadline passed before the explanation was made") -> None:
         super().__init__(detail)
+
+
+class WaitExceeded(ServiceError):
+    """A call that can only be answered with its result outlasted the server's wait."""
+
+    code = ErrorCode.WAIT_EXCEEDED
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(
+            f"not done within {waited_s:g} s, and it goes on: fetch it later at `explanation`, or "
+            "send it to POST /v1/explanations with Prefer: respond-async",
+            limit=waited_s,
+        )
 
 
 class DeadLettered(ServiceError):

@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "QueueUnavailable": (),
     "NoWorker": (None,),
     "DeadlineExceeded": (),
+    "WaitExceeded": (30,),
     "Failure": (ErrorCode.NOT_READY, "not yet"),
 }
 

@@ -24,22 +24,17 @@ from app.negotiation import (
     PICTURES,
     SHORT_NAMES,
     ZIP,
-    Preference,
     choose_form,
     parse_prefer,
 )
+from app.outcomes import answering, outcome
 from app.representations import explanation_href
-from app.results import failure_of, fetch, fetch_succeeded
+from app.results import fetch, fetch_succeeded
 from app.state import AppState, State
-from app.submission import Submission, submit, wait
+from app.submission import Submission, submit
 from app.uploads import read_request
-from camserve.broker import JobRecord
 from camserve.contracts.explanations import Explanation
-from camserve.errors import (
-    CamserveError,
-    ExplanationNotFound,
-    QueueUnavailable,
-)
+from camserve.errors import ExplanationNotFound
 
 __all__ = ["ExplanationId", "router"]
 
@@ -106,23 +101,14 @@ async def explain(
     preference = parse_prefer(prefer or [])
     submission = await _submitted(request, state, form, idempotency_key)
     prepare_s = asyncio.get_running_loop().time() - submission.arrived_s
-    record = await _outcome(state, submission, preference)
+    record = await outcome(state, submission, preference.patience_s(state.settings.sync_wait_s))
     headers = {"Location": explanation_href(record.id)}
     if not record.is_terminal:
         if applied := preference.applied(state.settings.sync_wait_s):
             headers["Preference-Applied"] = applied
         return await explanation_response(state, record, 202, headers, prepare_s=prepare_s)
-    try:
-        if failure := failure_of(record):
-            raise failure
+    with answering(record):
         response = await answer(state, record, form, prepare_s=prepare_s)
-    except ExplanationNotFound as error:
-        # it was there a moment ago: Redis lost its data between the result and the answer
-        raise QueueUnavailable from error
-    except CamserveError as error:
-        # the explanation exists, and what was computed can still be fetched
-        error.extensions["explanation"] = explanation_href(record.id)
-        raise
     response.headers.update(headers)
     return response
 
@@ -139,19 +125,6 @@ async def _submitted(
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
     )
-
-
-async def _outcome(state: AppState, submission: Submission, preference: Preference) -> JobRecord:
-    """The job once its client has waited long enough, which began before it was a job."""
-    patience_s = preference.patience_s(state.settings.sync_wait_s)
-    until_s = submission.arrived_s + (
-        state.settings.sync_wait_s if patience_s is None else patience_s
-    )
-    if patience_s is None and submission.deadline_s <= until_s:
-        # if the job expires first, stay for the verdict, which the reaper gives within a moment
-        now_s = asyncio.get_running_loop().time()
-        until_s = max(submission.deadline_s, now_s) + state.settings.lease_s
-    return await wait(state, submission, until_s)
 
 
 @router.get(
