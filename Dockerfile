@@ -15,6 +15,7 @@ COPY workers workers
 FROM base AS api
 RUN pip install --constraint constraints.txt .
 USER camserve
+# on all addresses of the container: it asks for CAMSERVE_API_KEYS_FILE or CAMSERVE_ALLOW_ANONYMOUS
 ENV CAMSERVE_HOST=0.0.0.0 CAMSERVE_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \

@@ -13,6 +13,7 @@ from app.flat_fields import FLAT_FIELDS, REPEATABLE
 from app.negotiation import JSON
 from app.problem_texts import ADVICE, TITLE
 from app.problems import MEDIA_TYPE, STATUS
+from app.security_schemes import describe_security
 from app.uploads import RAW_TYPES
 from camserve.contracts.layers import LAYER_HELP
 from camserve.contracts.options import OutputOptions
@@ -189,10 +190,14 @@ _HEADERS = {
     "Location": "Address of the explanation.",
     "Preference-Applied": "What of `Prefer` was honoured.",
     "Retry-After": "Seconds after which to try again, where that can help.",
+    "WWW-Authenticate": "How to present an API key.",
     "X-Request-ID": "The id of the request, the caller's if it sent one; it is in the logs.",
 }
 CACHING = ("ETag", "Cache-Control")
-_RETRYABLE = frozenset({"409", "429", "503"})
+_OF_STATUS = {
+    "Retry-After": frozenset({"409", "429", "503"}),
+    "WWW-Authenticate": frozenset({"401", "403"}),
+}
 
 
 def header(*names: str) -> dict[str, Any]:
@@ -270,11 +275,13 @@ def document(app: FastAPI) -> dict[str, Any]:
         components |= _components(ExplanationRequest) | {"Problem": _PROBLEM}
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
+        refusals = {str(status): response for status, response in problems(401, 403).items()}
+        describe_security(schema, copy.deepcopy(refusals))
         for operation in (one for path in schema["paths"].values() for one in path.values()):
             if JSON in operation["responses"].get("422", {}).get("content", {}):
                 del operation["responses"]["422"]
             for status, response in operation["responses"].items():
-                names = ("Retry-After",) if status in _RETRYABLE else ()
+                names = [name for name, statuses in _OF_STATUS.items() if status in statuses]
                 response.setdefault("headers", {}).update(header(*names, "X-Request-ID"))
         schema["components"]["headers"] = {
             name: {

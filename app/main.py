@@ -15,6 +15,7 @@ from app import problems
 from app.catalog import Catalog
 from app.cross_origin import allow_origins
 from app.documentation import DESCRIPTION, TAGS, document
+from app.guard import Guard
 from app.head_requests import HeadRequests
 from app.request_ids import RequestIds
 from app.routers import docs, explanations, health, models, results
@@ -24,6 +25,8 @@ from app.unexpected import UnexpectedErrors
 from camserve import __version__
 from camserve.broker import JobQueue, Registry, connect
 from camserve.errors import QueueUnavailable
+from camserve.exposure import check_exposure
+from camserve.key_file import KeyFile
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 
@@ -32,14 +35,18 @@ __all__ = ["create_app"]
 logger = logging.getLogger(__name__)
 
 REAP_S = 1.0
+REFRESH_KEYS_S = 1.0
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The ASGI application. Without `settings`, those of the environment.
 
-    Raises ValueError if CAMSERVE_REDIS_URL is missing or a setting means nothing.
+    Raises ValueError if CAMSERVE_REDIS_URL is missing, a setting means nothing, the file of API
+    keys cannot be read, or there is none and the address is a public one.
     """
     settings = settings or Settings.from_environment()
+    check_exposure(settings)
+    keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
     if settings.redis_url is None:
         raise ValueError(
             "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "
@@ -52,11 +59,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
-        lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url),
+        lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url, keys=keys),
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
     # each is around the ones before it
+    app.add_middleware(Guard, keys=keys)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
@@ -69,21 +77,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(
-    _: FastAPI, *, settings: Settings, redis_url: str
+    _: FastAPI, *, settings: Settings, redis_url: str, keys: KeyFile | None
 ) -> AsyncIterator[dict[str, AppState]]:
     """Connect, subscribe, reap; all of it survives a Redis that is away."""
     redis = connect(redis_url)
     options = queue_options(settings)
     async with JobQueue(redis, options) as queue:
         catalog = Catalog(Registry(redis, options), queue, settings)
-        reaper = asyncio.create_task(_reap(queue))
+        tasks = [asyncio.create_task(_reap(queue))]
+        if keys is not None:
+            tasks.append(asyncio.create_task(_refresh(keys)))
         threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
         try:
             yield {"parts": AppState(settings, queue, catalog, threads)}
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
-            reaper.cancel()
-            await asyncio.gather(reaper, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     await redis.aclose()
 
 
@@ -96,3 +107,13 @@ async def _reap(queue: JobQueue) -> None:
         except Exception:
             logger.exception("the reaper failed and goes on")
         await asyncio.sleep(REAP_S)
+
+
+async def _refresh(keys: KeyFile) -> None:
+    """A key that is removed opens nothing a moment later, and without a restart."""
+    while True:
+        await asyncio.sleep(REFRESH_KEYS_S)
+        try:
+            await asyncio.to_thread(keys.refresh)
+        except Exception:
+            logger.exception("the API keys were not read again, and will be tried")

@@ -7,6 +7,9 @@ from camserve.errors import ErrorCode
 __all__ = ["ADVICE", "TITLE"]
 
 TITLE: dict[ErrorCode, str] = {
+    ErrorCode.API_KEY_MISSING: "An API key is needed",
+    ErrorCode.API_KEY_UNKNOWN: "The API key is not known",
+    ErrorCode.SCOPE_MISSING: "The API key may not do this",
     ErrorCode.MALFORMED_REQUEST: "The body cannot be parsed",
     ErrorCode.EMPTY_BODY: "The body is empty",
     ErrorCode.INVALID_REQUEST: "The request has no meaning",
@@ -44,6 +47,18 @@ TITLE: dict[ErrorCode, str] = {
 }
 
 ADVICE: dict[ErrorCode, str] = {
+    ErrorCode.API_KEY_MISSING: (
+        "This service serves those who have a key. Send it as a header, Authorization: Bearer KEY "
+        "or X-API-Key: KEY; the operator makes one with `camserve keys add NAME`."
+    ),
+    ErrorCode.API_KEY_UNKNOWN: (
+        "What was sent is no key of this service, or was one until it was removed. A key begins "
+        "with camserve_ and is sent whole, once, without quotes."
+    ),
+    ErrorCode.SCOPE_MISSING: (
+        "The key is known, but what it may do does not include this. `scope` says what is needed; "
+        "the operator makes keys with it."
+    ),
     ErrorCode.MALFORMED_REQUEST: (
         "The bytes do not parse as what the content type says: JSON that is cut off or misspelt "
         "(`line` and `column` say where), or a form without its boundary. Send it again whole; "

@@ -27,6 +27,9 @@ __all__ = ["MEDIA_TYPE", "STATUS", "install", "problem_response"]
 MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[ErrorCode, int] = {
+    ErrorCode.API_KEY_MISSING: 401,
+    ErrorCode.API_KEY_UNKNOWN: 401,
+    ErrorCode.SCOPE_MISSING: 403,
     ErrorCode.MALFORMED_REQUEST: 400,
     ErrorCode.EMPTY_BODY: 400,
     ErrorCode.INVALID_REQUEST: 422,
@@ -80,6 +83,8 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
             document["request_id"] = request_id
     extensions = {name: v for name, v in error.extensions.items() if name not in document}
     headers = {}
+    if code in _CHALLENGES:
+        headers["WWW-Authenticate"] = _CHALLENGES[code]
     if "retry_after_s" in extensions:
         headers["Retry-After"] = str(math.ceil(extensions["retry_after_s"]))
     return Response(
@@ -123,6 +128,13 @@ def install(app: FastAPI) -> None:
         # nobody reads it, and nothing is wrong with us
         return problem_response(MalformedRequest("the body was not sent to its end"), request)
 
+
+# RFC 6750, 3: who sent nothing is told the scheme, and who sent something also what is wrong
+_CHALLENGES: dict[ErrorCode, str] = {
+    ErrorCode.API_KEY_MISSING: 'Bearer realm="camserve"',
+    ErrorCode.API_KEY_UNKNOWN: 'Bearer realm="camserve", error="invalid_token"',
+    ErrorCode.SCOPE_MISSING: 'Bearer realm="camserve", error="insufficient_scope"',
+}
 
 _BY_STATUS: dict[int, ErrorCode] = {
     HTTPStatus.BAD_REQUEST: ErrorCode.MALFORMED_REQUEST,

@@ -50,6 +50,7 @@ class Submission:
     arrived_s: float  # by this process's event loop, as is the next
     deadline_s: float
     idempotency_key: str | None
+    owner: str
     fingerprint: str | None
 
 
@@ -64,13 +65,14 @@ async def submit(
     *,
     form: str,
     idempotency_key: str | None,
+    owner: str,
     request_id: str | None,
 ) -> Submission:
     """Check the request against the model, prepare its inputs, and enqueue the job.
 
-    form: media type of the answer. Returns the submission under the id that answers it (an earlier
-    one's for a repeated idempotency key). Raises RequestError for what the caller can mend,
-    ModelError or ServiceError.
+    form: media type of the answer. owner: whose the idempotency key is. Returns the submission
+    under the id that answers it (an earlier one's for a repeated idempotency key). Raises
+    RequestError for what the caller can mend, ModelError or ServiceError.
     """
     request = arrival.asked
     time_to_deadline_s = _time_to_deadline_s(request, state)
@@ -119,6 +121,7 @@ async def submit(
         arrived_s=arrival.arrived_s,
         deadline_s=deadline_s,
         idempotency_key=idempotency_key,
+        owner=owner,
         fingerprint=await asyncio.to_thread(_fingerprint, job, request.execution, payload)
         if idempotency_key
         else None,
@@ -195,6 +198,7 @@ async def _enqueue(state: AppState, submission: Submission) -> str:
         document=submission.job.model_dump_json().encode(),
         attachments=submission.pictures,
         idempotency_key=submission.idempotency_key,
+        idempotency_owner=submission.owner,
         fingerprint=submission.fingerprint,
     )
     return enqueued.job_id

@@ -25,6 +25,7 @@ COMMANDS: Final = {
         "run the API, the workers and, unless CAMSERVE_REDIS_URL is set, a server",
         "camserve.commands.serve",
     ),
+    "keys": Command("make, list and revoke API keys", "camserve.commands.keys"),
 }
 
 

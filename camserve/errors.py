@@ -2,6 +2,7 @@
 
     CamserveError
     ├── RequestError           the caller can mend it
+    │   ├── ApiKeyMissing, ApiKeyUnknown, ScopeMissing
     │   ├── MalformedRequest   ── EmptyBody
     │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput,
     │   │                         InvalidExpression
@@ -28,6 +29,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 __all__ = [
+    "ApiKeyMissing",
+    "ApiKeyUnknown",
     "CamserveError",
     "Canceled",
     "ClassIndexOutOfRange",
@@ -57,6 +60,7 @@ __all__ = [
     "QueueFull",
     "QueueUnavailable",
     "RequestError",
+    "ScopeMissing",
     "ServiceError",
     "ShapeMismatch",
     "TooLarge",
@@ -78,6 +82,9 @@ _LONGEST_NAME = 80
 class ErrorCode(StrEnum):
     """What went wrong, for machines. A code is part of the API: it is never renamed."""
 
+    API_KEY_MISSING = "api_key_missing"
+    API_KEY_UNKNOWN = "api_key_unknown"
+    SCOPE_MISSING = "scope_missing"
     MALFORMED_REQUEST = "malformed_request"
     EMPTY_BODY = "empty_body"
     INVALID_REQUEST = "invalid_request"
@@ -135,6 +142,31 @@ class CamserveError(Exception):
 
 class RequestError(CamserveError):
     """The caller can mend it by changing the request."""
+
+
+class ApiKeyMissing(RequestError):
+    """Nobody may do this without a key."""
+
+    code = ErrorCode.API_KEY_MISSING
+
+
+class ApiKeyUnknown(RequestError):
+    """What was presented is no key, or none any more. The error never repeats it."""
+
+    code = ErrorCode.API_KEY_UNKNOWN
+
+
+class ScopeMissing(RequestError):
+    """The key is good, and may not do this."""
+
+    code = ErrorCode.SCOPE_MISSING
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(
+            f"the API key {name!r} has not the scope {scope!r}: ask the operator for a key that "
+            f"has it (camserve keys add NAME --scope {scope})",
+            scope=scope,
+        )
 
 
 class MalformedRequest(RequestError):

@@ -13,6 +13,8 @@ from http.client import HTTPConnection, HTTPException
 
 from camserve.broker.embedded import EmbeddedServer, EmbeddedServerError
 from camserve.environment import PREFIX
+from camserve.exposure import check_exposure
+from camserve.key_file import KeyFile
 from camserve.lifeline import Lifeline
 from camserve.settings import Settings
 
@@ -102,7 +104,13 @@ async def serve(settings: Settings) -> int:
     Without CAMSERVE_REDIS_URL a private server is started, or adopted from a killed predecessor.
     """
     try:
+        check_exposure(settings)
+        if settings.api_keys_file:
+            KeyFile(settings.api_keys_file)  # better now than in a child
         _check_port(settings)
+    except ValueError as error:
+        _say(f"camserve: {error}")
+        return CONFIGURATION_ERROR
     except OSError as error:
         _say(f"camserve: cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
              f"set {PREFIX}PORT to another port")  # fmt: skip
@@ -200,8 +208,9 @@ async def _announce(settings: Settings) -> None:
     model = "shapes" if "shapes" in names else names[0]
     sample = settings.models_dir / model / "samples" / "star.png"
     picture = sample if sample.exists() else "PICTURE"
+    key = " -H 'X-API-Key: KEY'" if settings.api_keys_file else ""
     _say(
-        f"Try:\n\n  curl -F model={model} -F input=@{picture} -H 'Accept: image/png' \\\n"
+        f"Try:\n\n  curl -F model={model} -F input=@{picture} -H 'Accept: image/png'{key} \\\n"
         f"       {url}/v1/explanations -o overlay.png\n"
     )
 

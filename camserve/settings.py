@@ -38,6 +38,14 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="Redis or Valkey >= 6.2; without it `serve` starts a private server."
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="API keys, made by `camserve keys add`; without it, calls need none.",
+    )
+    allow_anonymous: bool = Field(
+        False,  # noqa: FBT003 - the default of a field
+        description="Listen on a public address although there are no API keys.",
+    )
     state_dir: Path = Field(
         Path(".camserve"), description="Folder of the private server: socket, data, lock."
     )

@@ -18,6 +18,7 @@ from app.documentation import (
     header,
     problems,
 )
+from app.guard import caller_name
 from app.negotiation import (
     JSON,
     NPY,
@@ -123,6 +124,7 @@ async def _submitted(
         arrival,
         form=form,
         idempotency_key=idempotency_key,
+        owner=caller_name(request),
         request_id=request.state.request_id,
     )
 

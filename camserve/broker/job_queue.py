@@ -71,6 +71,7 @@ class JobQueue:
         document: bytes,
         attachments: Mapping[str, bytes] = _NO_ATTACHMENTS,
         idempotency_key: str | None = None,
+        idempotency_owner: str = "",
         fingerprint: str | None = None,
         execution: str = AUTO,
     ) -> Enqueued:
@@ -78,6 +79,7 @@ class JobQueue:
 
         job_id: from `new_job_id`; it names the model. Repeating a call is safe.
         time_to_deadline_ms: from now, by the server's clock; past it the job will not begin.
+        idempotency_owner: whose key it is; the same key of another is another key. No colon in it.
         payload, document, attachments: of a duplicate they are dropped, and the first ones stay.
         execution: which workers may claim it, as EXECUTION spells it; if none ever does it expires.
         Raises ValueError (malformed id or execution), QueueFull, and IdempotencyConflict when the
@@ -90,6 +92,7 @@ class JobQueue:
         staged = keys.staged(model, job_id, nonce)
         staged_attachments = f"{staged}:att"
         life_ms = max(time_to_deadline_ms, 0) + self._options.job_ttl_ms
+        owned_key = f"{idempotency_owner}:{idempotency_key}" if idempotency_key else ""
         commands: list[Command] = [
             call("note", [keys.QUEUES], model, life_ms),
             # Values never pass through a script's arguments, which copies them: staged, renamed.
@@ -110,7 +113,7 @@ class JobQueue:
                 [prefix, staged, staged_attachments],
                 *(job_id, priority.value, lane, time_to_deadline_ms, document),
                 *(self._options.job_ttl_ms, self._options.depth_cap, nonce),
-                *(idempotency_key or "", fingerprint or ""),
+                *(owned_key, fingerprint or ""),
             )
         )
         *_, (outcome, answered_by, depth) = await execute(self._redis, *commands)

@@ -9,7 +9,7 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:job:ID         hash of the job; `document` is the front end's own, opaque here
     cam:{M}:in:ID          payload          cam:{M}:out:ID   result        cam:{M}:att:ID  hash
     cam:{M}:staged:ID:N    a value on its way into in, out or att
-    cam:{M}:idem:KEY       idempotency key -> "ID\\nfingerprint"
+    cam:{M}:idem:WHO:KEY   idempotency key of a caller -> "ID\\nfingerprint"
     cam:{M}:dead           list of dead letters, newest first, capped
     cam:queues             set of models that ever had a job, for the reaper
     cam:models             model -> resolved card

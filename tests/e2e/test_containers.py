@@ -82,6 +82,38 @@ def test_the_api_image_needs_no_torch(redis_url: str, tmp_path: Path) -> None:
         service.stop()
 
 
+def environment_of(name: str) -> dict[str, str]:
+    """What the image sets: all ENV of its stage."""
+    lines = re.findall(r"^ENV (.+)$", stage(name), re.MULTILINE)
+    return dict(one.split("=", 1) for line in lines for one in shlex.split(line))
+
+
+def test_the_api_image_refuses_to_serve_everybody_unless_it_is_told_to(
+    redis_url: str, tmp_path: Path
+) -> None:
+    image = environment_of("api") | {"CAMSERVE_REDIS_URL": redis_url}
+    _, *arguments = command("api")
+    refused = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT, env=os.environ | image, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    for remedy in ("CAMSERVE_API_KEYS_FILE", "CAMSERVE_ALLOW_ANONYMOUS=true"):
+        assert remedy in refused.stderr
+    # compose tells it to, because it publishes the port on this machine alone
+    compose = COMPOSE["services"]["api"]
+    assert all(port.startswith("127.0.0.1:") for port in compose["ports"])
+    told = image | compose["environment"]
+    for name in ("CAMSERVE_REDIS_URL", "CAMSERVE_PORT"):
+        told.pop(name)
+    service = Service(redis_url, make_repository(tmp_path / "models"), tmp_path, environment=told)
+    service.start_part("app")
+    try:
+        service.wait_for(lambda client: client.get("/livez").status_code == 200)
+    finally:
+        service.stop()
+
+
 def test_images_run_as_nobody_special_and_copy_what_exists() -> None:
     for target in ("api", "worker"):
         assert re.search(r"^USER camserve$", stage(target), re.MULTILINE)

@@ -216,6 +216,24 @@ def test_a_supervisor_that_dies_beside_a_hung_child_is_replaced(
     assert serve.explain().content.startswith(b"\x89PNG")
 
 
+def test_a_public_address_without_keys_is_refused(tmp_path: Path) -> None:
+    wrong = tmp_path / "keys.toml"
+    wrong.write_text("[keys.")
+    for more, remedy in (
+        ({"CAMSERVE_HOST": "0.0.0.0"}, "CAMSERVE_ALLOW_ANONYMOUS=true"),
+        ({"CAMSERVE_API_KEYS_FILE": str(wrong)}, "cannot read"),
+        ({"CAMSERVE_API_KEYS_FILE": str(tmp_path / "none")}, "No such file"),
+    ):
+        environment = os.environ | more | {"CAMSERVE_STATE_DIR": str(tmp_path / "state")}
+        done = subprocess.run(
+            [sys.executable, "-m", "camserve", "serve"],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert remedy in done.stdout
+        assert not (tmp_path / "state").exists()  # nothing was started
+
+
 def test_a_misspelt_setting_is_refused() -> None:
     environment = os.environ | {"CAMSERVE_PROT": "9000"}
     done = subprocess.run(

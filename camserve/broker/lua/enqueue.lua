@@ -1,6 +1,6 @@
 -- KEYS: prefix, staged payload, staged attachments.
 -- ARGV: id, priority, lane, time_to_deadline_ms, document, job_ttl_ms, depth_cap, nonce,
---       idempotency key ('' for none), fingerprint.
+--       owner and idempotency key ('' for none), fingerprint.
 -- Returns {outcome, id, depth}; outcome is accepted, duplicate, conflict or full.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
 local id, priority, lane = ARGV[1], ARGV[2], ARGV[3]

@@ -1,0 +1,37 @@
+"""Which calls are open to everybody, and which scope all others need. What is not named here needs
+the most, so that a new route is closed until somebody says what it is."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from camserve.api_keys import Scope
+
+__all__ = ["makes_work", "required_scope"]
+
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_OPEN: Final = re.compile(
+    r"/|/livez|/readyz|/openapi\.json|/docs(/(?!\.)[\w.-]+){0,2}|/problems/[\w-]+"
+)
+"""What a load balancer, or somebody who was just refused, must be able to read."""
+
+_EXPLAINING: Final = re.compile(
+    r"POST /v1/explanations"
+    r"|DELETE /v1/explanations/[^/]+"
+    r"|POST /v[12]/models/[^/]+(/versions/[^/]+)?[/:](explain|predict|infer)"
+)
+"""What changes something, and is what the service is for."""
+
+
+def required_scope(method: str, path: str) -> Scope | None:
+    """The scope of a call; None if it is open. path: as the router sees it, or its template."""
+    if method in _READING:
+        return None if _OPEN.fullmatch(path) else Scope.EXPLAIN
+    return Scope.EXPLAIN if _EXPLAINING.fullmatch(f"{method} {path}") else Scope.ADMIN
+
+
+def makes_work(method: str) -> bool:
+    """Whether a call costs a device something; asking for what was computed does not."""
+    return method == "POST"
