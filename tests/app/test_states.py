@@ -271,7 +271,7 @@ async def test_the_same_key_is_the_same_explanation(front: Front) -> None:
         document = problem(
             await front.post(headers={"Idempotency-Key": wrong}), 422, "invalid_request"
         )
-        assert document["field"] == "idempotency-key"
+        assert document["field"] == "Idempotency-Key"
 
 
 async def test_another_file_name_or_a_reload_is_the_same_request(front: Front) -> None:
