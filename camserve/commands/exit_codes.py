@@ -8,7 +8,7 @@ __all__ = ["ExitCode"]
 
 
 class ExitCode(IntEnum):
-    """Documented in docs/client.md, which a test compares."""
+    """Documented in docs/client.md."""
 
     OK = 0
     FAILED = 1

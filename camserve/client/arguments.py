@@ -1,0 +1,161 @@
+"""The keyword arguments of the calls, and the documents and queries that they become."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict
+
+from pydantic import BaseModel
+from pydantic_core import to_json, to_jsonable_python
+
+from camserve.contracts.methods import Evaluate, MethodOptions
+from camserve.contracts.options import (
+    Colormap,
+    Convention,
+    Fusion,
+    OutputOptions,
+    Upsampling,
+    View,
+)
+from camserve.contracts.reductions import ReductionParameters
+from camserve.contracts.targets import TARGET_KEYS, Target
+from camserve.vocabulary import Method, Precision
+
+__all__ = [
+    "ExplainArguments",
+    "MapArguments",
+    "PictureArguments",
+    "explain_document",
+    "query",
+]
+
+_PARAMS = "params"
+
+
+class TargetArguments(TypedDict, total=False):
+    """What to explain. Several are several maps: classes, labels, the best, reductions,
+    expressions, in this order. Without any: the best class."""
+
+    class_index: int | Sequence[int] | None
+    class_label: str | Sequence[str] | None
+    top: int | None
+    reduction: str | Sequence[str] | None
+    params: Mapping[str, Any] | ReductionParameters | None  # of the reduction
+    expression: str | Sequence[str] | None
+    targets: Sequence[Target | Mapping[str, Any]] | None  # as in JSON, instead of the others
+
+
+class StyleArguments(TypedDict, total=False):
+    """How a map is drawn: `camserve.contracts.options.PictureStyle`."""
+
+    view: View | None
+    colormap: Colormap | None
+    alpha: float | None
+    threshold: float | None
+    color_bar: bool | None
+    scale: Literal["each", "shared"] | None
+
+
+class ExplainArguments(TargetArguments, StyleArguments, total=False):
+    """Of an explanation: the fields of `camserve.contracts.requests.ExplanationRequest`, its
+    targets and its output by their own names. docs/explaining.md describes them all."""
+
+    model: Required[str]
+    format: str | None
+    method: Method | None
+    method_options: Mapping[str, Any] | MethodOptions | None
+    feature_layer: str | Sequence[str] | None
+    feature_format: str | None
+    reduction_layer: str | None
+    convention: Convention | None
+    upsampling: Upsampling | None
+    fusion: Fusion | None
+    precision: Precision | None
+    execution: str | None
+    evaluate: Mapping[str, Any] | Evaluate | None
+    priority: Literal["interactive", "bulk"] | None
+    deadline_ms: int | None
+    map: Literal["link", "list", "npy_base64"] | None
+    size: str | int | None
+
+
+class MapArguments(TypedDict, total=False):
+    """Of a map: `camserve.contracts.options.MapOptions`."""
+
+    convention: Convention | None
+    upsampling: Upsampling | None
+    fusion: Fusion | None
+    size: str | int | None
+
+
+class PictureArguments(MapArguments, StyleArguments, total=False):
+    """Of a picture of a map: `camserve.contracts.options.PictureOptions`."""
+
+
+def explain_document(arguments: Mapping[str, Any]) -> bytes:
+    """The JSON request, without its inputs.
+
+    A name that this version does not know is sent, too: the service knows whether it has a meaning.
+    Raises TypeError for targets that are given in two ways.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    targets = _targets(given)
+    document = {
+        name: value
+        for name, value in given.items()
+        if name not in (*TARGET_KEYS, _PARAMS, "targets", *OutputOptions.model_fields)
+    }
+    if targets:
+        document["targets"] = targets
+    output = {name: given[name] for name in OutputOptions.model_fields if name in given}
+    if "size" in output:
+        output["size"] = str(output["size"])
+    if output:
+        document["output"] = output
+    return to_json(document, exclude_none=True, fallback=_plain)
+
+
+def _targets(given: Mapping[str, Any]) -> list[Any]:
+    kinds = [name for name in TARGET_KEYS if name in given]
+    if _PARAMS in given and "reduction" not in kinds:
+        raise TypeError("params go with a reduction")
+    if "targets" in given:
+        if kinds:
+            raise TypeError(f"targets and {kinds[0]} are both given: put all into targets")
+        return [_without_defaults(target) for target in given["targets"]]
+    found: list[Any] = []
+    for kind in kinds:
+        for value in _several(given[kind]):
+            one = {kind: operator.index(value) if kind in ("class_index", "top") else value}
+            if kind == "reduction" and _PARAMS in given:
+                one[_PARAMS] = _without_defaults(given[_PARAMS])
+            found.append(one)
+    return found
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """Of one or several; an array of indices is several."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return (value,)
+    return tuple(value)
+
+
+def _without_defaults(value: Any) -> Any:
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and numbers of NumPy's, or of torch's, as Python's."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+
+
+def query(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """As the query of a link: numbers and booleans as JSON writes them."""
+    return {
+        name: value if isinstance(value, str) else to_json(to_jsonable_python(value)).decode()
+        for name, value in arguments.items()
+        if value is not None
+    }

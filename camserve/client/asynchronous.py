@@ -1,0 +1,211 @@
+"""The client for asyncio, and for trio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+import anyio
+import httpx
+from anyio.to_thread import run_sync
+
+from camserve.client import calls, operations
+from camserve.client.arguments import ExplainArguments, MapArguments, PictureArguments
+from camserve.client.calls import Answer, Call, Form, Lost
+from camserve.client.inputs import Input, input_files, mask_file
+from camserve.client.operations import Operation, Outcome, Send, Step
+from camserve.client.pictures import Picture
+from camserve.client.transport import Endpoint, OnWait, request_of
+from camserve.client.views import ExplanationView, ResultView
+from camserve.contracts import explanations as messages
+from camserve.contracts.cards import ResolvedCard
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["AsyncClient", "AsyncExplanation", "AsyncResult"]
+
+T = TypeVar("T")
+
+
+class Transport:
+    """Does the steps of operations, one after the other."""
+
+    def __init__(self, endpoint: Endpoint, on_wait: OnWait | None) -> None:
+        self.endpoint = endpoint
+        self._http = httpx.AsyncClient(**endpoint.client_options())
+        self._on_wait = on_wait
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def read(self, kind: type[operations.M], call: Call) -> operations.M:
+        """A message that is answered at once."""
+        return await self.run(operations.message_of(kind, call, self.endpoint.patience))
+
+    async def run(self, operation: Operation[T]) -> T:
+        outcome: Outcome = None
+        while True:
+            try:
+                step = operation.send(outcome)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            outcome = await self._do(step)
+
+    async def _do(self, step: Step) -> Outcome:
+        if isinstance(step, Send):
+            return await self._send(step)
+        if self._on_wait is not None:
+            self._on_wait(step)
+        await anyio.sleep(step.seconds)
+        return None
+
+    async def _send(self, send: Send) -> Answer | Lost:
+        request = await run_sync(request_of, self._http, send)
+        try:
+            # httpx's own timeout is for each part of the answer
+            with anyio.fail_after(send.timeout_s):
+                response = await self._http.send(request)
+        except httpx.RequestError as error:
+            return Lost(error, request.url)
+        except TimeoutError:
+            return Lost(httpx.ReadTimeout("the answer was not whole in time"), request.url)
+        return Answer(response.status_code, response.headers, response.content, request.url)
+
+
+class AsyncClient:
+    """`Client` for an event loop: an asynchronous context manager, whose tasks may share it."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        reconnect_s: float = 10.0,
+        on_wait: OnWait | None = None,
+    ) -> None:
+        endpoint = Endpoint.of(base_url, api_key, timeout_s, reconnect_s)
+        self._transport = Transport(endpoint, on_wait)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def explain(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        mask: Input | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+        **arguments: Unpack[ExplainArguments],
+    ) -> AsyncExplanation:
+        """As `Client.explain`; files are read in a thread."""
+        call = await run_sync(_explain, inputs, mask, arguments, idempotency_key)
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        return AsyncExplanation(
+            await self._transport.run(operations.explained(call, patience)), self._transport
+        )
+
+    async def submit(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        mask: Input | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+        **arguments: Unpack[ExplainArguments],
+    ) -> AsyncExplanation:
+        """The same without waiting: the explanation as it was accepted. Raises as `explain`."""
+        call = await run_sync(_explain, inputs, mask, arguments, idempotency_key)
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        return AsyncExplanation(
+            await self._transport.run(operations.submitted(call, patience)), self._transport
+        )
+
+    async def explanation(self, explanation_id: str) -> AsyncExplanation:
+        """One that was accepted earlier, in its present state. Raises NotFound."""
+        call = calls.get("explanations", explanation_id)
+        return AsyncExplanation(
+            await self._transport.read(messages.Explanation, call), self._transport
+        )
+
+    async def models(self) -> tuple[messages.ModelSummary, ...]:
+        """All models, whether ready, loaded on first use, or unavailable."""
+        return (await self._transport.read(messages.ModelList, calls.get("models"))).models
+
+    async def model(self, name: str) -> ResolvedCard:
+        """The whole card of a model: input, labels, layers. Raises NotFound."""
+        return await self._transport.read(ResolvedCard, calls.get("models", name))
+
+    async def layers(self, name: str) -> messages.LayerList:
+        """The layers of a model, those that can be explained first. Raises NotFound."""
+        return await self._transport.read(messages.LayerList, calls.get("models", name, "layers"))
+
+
+class AsyncResult(ResultView):
+    """One map, which the service makes into arrays and pictures."""
+
+    def __init__(self, summary: messages.ResultSummary, transport: Transport) -> None:
+        super().__init__(summary)
+        self._transport = transport
+
+    async def map(self, **arguments: Unpack[MapArguments]) -> NDArray[np.float32]:
+        """The finished map: float32, (height, width) of the upload unless `size` says otherwise."""
+        call = calls.npy(self.summary.map.href, arguments)
+        return await self._transport.run(operations.array(call, self._transport.endpoint.patience))
+
+    async def overlay(self, form: Form = "png", **arguments: Unpack[PictureArguments]) -> Picture:
+        """The map drawn over the upload, as the bytes of a picture file."""
+        call = calls.picture(self.summary.overlay.href, form, arguments)
+        return await self._transport.run(operations.image(call, self._transport.endpoint.patience))
+
+
+class AsyncExplanation(ExplanationView[AsyncResult]):
+    """An explanation, and what can be done with it."""
+
+    def __init__(self, document: messages.Explanation, transport: Transport) -> None:
+        self._transport = transport
+        super().__init__(document)
+
+    def _result(self, summary: messages.ResultSummary) -> AsyncResult:
+        return AsyncResult(summary, self._transport)
+
+    async def refresh(self) -> Self:
+        """Look again: this very object then shows the present state. Raises NotFound."""
+        self._show(
+            await self._transport.read(messages.Explanation, calls.get("explanations", self.id))
+        )
+        return self
+
+    async def wait(self, timeout_s: float | None = None) -> Self:
+        """Wait until it is finished. Raises ExplanationFailed unless it succeeds, TimedOut."""
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        self._show(await self._transport.run(operations.waited(self.document, patience)))
+        return self
+
+    async def cancel(self) -> Self:
+        """Cancel it; a running one stops when it can, a finished one stays as it is."""
+        self._show(await self._transport.read(messages.Explanation, calls.cancel(self.id)))
+        return self
+
+
+def _explain(
+    inputs: Any, mask: Any, arguments: ExplainArguments, idempotency_key: str | None
+) -> Call:
+    return calls.explain(input_files(inputs), mask_file(mask), arguments, idempotency_key)

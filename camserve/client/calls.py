@@ -1,0 +1,127 @@
+"""The calls of the API as values: what to send, and what came back. No bytes move here."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from camserve.client.arguments import explain_document, query
+from camserve.client.errors import UnexpectedAnswer
+from camserve.client.inputs import InputFile
+
+__all__ = ["JSON", "Answer", "Call", "Form", "Lost", "cancel", "explain", "get", "npy", "picture"]
+
+JSON: Final = "application/json"
+NPY: Final = "application/x-npy"
+EXPLANATIONS: Final = "/v1/explanations"
+
+Form: TypeAlias = Literal["png", "jpeg", "webp"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. `path` is below the base URL; `wait_s` is how long the service is asked to hold
+    the call for a result, None for calls that are answered at once."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    accept: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    document: bytes | None = None
+    files: Sequence[tuple[str, InputFile]] = ()
+    wait_s: int | None = None
+
+    def held_for(self, wait_s: int) -> Call:
+        """The same, held by the service for at most so many seconds."""
+        return replace(self, wait_s=wait_s)
+
+    def request_headers(self) -> dict[str, str]:
+        headers = {"Accept": self.accept, **self.headers}
+        if self.wait_s is not None:
+            headers["Prefer"] = f"wait={self.wait_s}" if self.wait_s else "respond-async"
+        return headers
+
+    def body(self) -> dict[str, Any]:
+        """As arguments of httpx's `build_request`."""
+        if self.document is None:
+            return {}
+        files = [(name, (file.name, file.data)) for name, file in self.files]
+        return {"data": {"request": self.document.decode()}, "files": files}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whole. url: that was asked, for messages."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    url: httpx.URL
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Nothing came back, or not all of it: whether the service got the request is not known."""
+
+    error: httpx.RequestError
+    url: httpx.URL
+
+
+def explain(
+    files: Sequence[InputFile],
+    mask: InputFile | None,
+    arguments: Mapping[str, Any],
+    idempotency_key: str | None,
+) -> Call:
+    """Its key makes a repeated call the same explanation."""
+    sent = [("input", file) for file in files]
+    if mask is not None:
+        sent.append(("mask", mask))
+    return Call(
+        "POST",
+        EXPLANATIONS,
+        headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
+        document=explain_document(arguments),
+        files=sent,
+    )
+
+
+def get(*segments: str, **arguments: Any) -> Call:
+    """Read what is at /v1/<segments>, each of which may hold any character."""
+    path = "/".join(["/v1", *(quote(segment, safe="") for segment in segments)])
+    return Call("GET", _with_query(path, arguments))
+
+
+def cancel(explanation_id: str) -> Call:
+    return Call("DELETE", f"{EXPLANATIONS}/{quote(explanation_id, safe='')}")
+
+
+def npy(href: str, arguments: Mapping[str, Any]) -> Call:
+    """The array behind the link of a map."""
+    return Call("GET", _with_query(_path_of(href), arguments), accept=NPY)
+
+
+def picture(href: str, form: Form, arguments: Mapping[str, Any]) -> Call:
+    """The picture behind the link of an overlay."""
+    return Call("GET", _with_query(_path_of(href), arguments), accept=f"image/{form}")
+
+
+def _path_of(href: str) -> str:
+    """A link of an answer, which must lead to the service itself: the API key goes with it."""
+    if not href.startswith("/") or href.startswith("//"):
+        raise UnexpectedAnswer(f"a link of the answer leads elsewhere: {href!r}")
+    return href
+
+
+def _with_query(path: str, arguments: Mapping[str, Any]) -> str:
+    """`path` with its own query, in which `arguments` win."""
+    given = query(arguments)
+    if not given:
+        return path
+    url = httpx.URL(path).copy_merge_params(given)
+    return f"{url.path}?{urlencode(list(url.params.multi_items()))}"
