@@ -1,4 +1,4 @@
-"""What OpenAPI cannot learn from the code: body forms, flat fields, problems, binary answers."""
+"""What OpenAPI cannot learn from the code: problems, headers, binary answers, what is shared."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from app.flat_fields import FLAT_FIELDS, REPEATABLE
+from app.body_documentation import BINARY, SCHEMAS
 from app.negotiation import JSON
 from app.problem_texts import ADVICE, TITLE
 from app.problems import MEDIA_TYPE, STATUS
 from app.security_schemes import describe_security
-from app.uploads import RAW_TYPES
-from camserve.contracts.layers import LAYER_HELP
-from camserve.contracts.options import OutputOptions
-from camserve.contracts.requests import ExplanationRequest
-from camserve.vocabulary import REDUCTIONS
+from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 
 __all__ = [
     "CACHING",
-    "CREATE_BODY",
     "DESCRIPTION",
-    "FLAT_QUERY",
     "NOT_MODIFIED",
     "TAGS",
     "binary",
@@ -51,136 +45,22 @@ TAGS = [
         "description": "Ask which parts of an input made the network say that.",
     },
     {"name": "results", "description": "Maps and pictures of a finished explanation, in any size."},
-    {"name": "models", "description": "Which models there are, and what is known of each."},
+    {
+        "name": "models",
+        "description": "Which models there are, what is known of each, and what it predicts.",
+    },
     {"name": "health", "description": "For load balancers and orchestrators."},
 ]
-
-# a whole PNG file, so that "Try it out" in /docs works as it is
-_GRAY_PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
-_SCHEMAS = "#/components/schemas/{model}"
-_BINARY = {"type": "string", "format": "binary"}
-
-_EXTRA_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "class_index": (
-        "Class to explain, counted from 0; repeat it, or separate by commas, for several.",
-        {"type": "integer", "minimum": 0, "examples": [3]},
-    ),
-    "class_label": ("Class to explain by its label; may be repeated.", {"type": "string"}),
-    "top": ("Explain the k best classes of each input.", {"type": "integer", "minimum": 1}),
-    "reduction": (
-        "Name of a reduction to explain instead of a class; may be repeated.",
-        {"type": "string", "examples": list(REDUCTIONS)},
-    ),
-    "params": ("Parameters of the reduction, as a JSON object.", {"type": "string"}),
-    "expression": (
-        "Expression to explain instead of a class; may be repeated.",
-        {"type": "string", "examples": ["x[3] - x[5]"]},
-    ),
-    "feature_layer": (
-        f"Layer to explain; repeat it for several, whose maps are fused. {LAYER_HELP}",
-        {"type": "string"},
-    ),
-    "method_options": ("Options of the method, as a JSON object.", {"type": "string"}),
-    "evaluate": ("How to put the map to the test, as a JSON object.", {"type": "string"}),
-}
 
 
 def _components(*models: type[BaseModel]) -> dict[str, Any]:
     """JSON schemas of `models` and all that they refer to, as OpenAPI components."""
     schemas: dict[str, Any] = {}
     for model in models:
-        schema = model.model_json_schema(ref_template=_SCHEMAS)
+        schema = model.model_json_schema(ref_template=SCHEMAS)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
     return schemas
-
-
-def _flat_schema(name: str) -> tuple[str, dict[str, Any]]:
-    """Description and schema of a flat field: that of the nested field it stands for."""
-    if name in _EXTRA_FIELDS:
-        description, schema = _EXTRA_FIELDS[name]
-        return description, {"type": "array", "items": schema} if name in REPEATABLE else schema
-    for model in (ExplanationRequest, OutputOptions):
-        properties = model.model_json_schema(ref_template=_SCHEMAS)["properties"]
-        if name in properties:
-            schema = copy.deepcopy(properties[name])
-            return schema.pop("description", ""), _without_null(schema)
-    raise KeyError(name)
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Of a field that is left out where JSON may say null."""
-    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-    if len(kinds) != 1:
-        return schema
-    del schema["anyOf"]
-    if schema.get("default", "") is None:
-        del schema["default"]
-    merged: dict[str, Any] = kinds[0] | schema
-    return merged
-
-
-# `a=1&a=2`, not `a=1,2`
-_REPEATED = {"style": "form", "explode": True}
-_FLAT = {name: _flat_schema(name) for name in FLAT_FIELDS}
-
-FLAT_QUERY = [
-    {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "description": f"With a raw file as body. {description}",
-        "x-body": "raw",  # for the page /docs
-        # without its default, which the page /docs would send along with every other body, too
-        "schema": {key: value for key, value in schema.items() if key != "default"},
-        **(_REPEATED if name in REPEATABLE else {}),
-    }
-    for name, (description, schema) in _FLAT.items()
-]
-
-CREATE_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        JSON: {
-            "schema": {"$ref": _SCHEMAS.format(model=ExplanationRequest.__name__)},
-            "example": {
-                "model": "shapes",
-                "inputs": [{"image": {"base64": _GRAY_PIXEL}}],
-                "targets": [{"class_label": "star"}],
-            },
-        },
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {
-                    "input": {
-                        "type": "array",
-                        "items": _BINARY,
-                        "description": "Picture or .npy files.",
-                    },
-                    "mask": {
-                        **_BINARY,
-                        "description": "Region of the one reduction `segmentation`: a picture or "
-                        ".npy file of the input's size.",
-                    },
-                    "request": {
-                        "type": "string",
-                        "description": "The JSON request, for what flat fields cannot say.",
-                    },
-                    **{
-                        name: schema | {"description": description}
-                        for name, (description, schema) in _FLAT.items()
-                    },
-                },
-            },
-            "encoding": dict.fromkeys(REPEATABLE, _REPEATED),
-        },
-        **{media_type: {"schema": _BINARY} for media_type in RAW_TYPES},
-    },
-}
 
 
 _HEADERS = {
@@ -218,7 +98,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": "; ".join(TITLE[code] for code in TITLE if STATUS[code] == status),
             "content": {
                 MEDIA_TYPE: {
-                    "schema": {"$ref": _SCHEMAS.format(model="Problem")},
+                    "schema": {"$ref": SCHEMAS.format(model="Problem")},
                     "example": _example_of(status),
                 }
             },
@@ -258,7 +138,7 @@ _PROBLEM = {
 
 def binary(*media_types: str) -> dict[str, Any]:
     """The `content` of an answer that is a file."""
-    return {media_type: {"schema": _BINARY} for media_type in media_types}
+    return {media_type: {"schema": BINARY} for media_type in media_types}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -272,7 +152,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
         )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
-        components |= _components(ExplanationRequest) | {"Problem": _PROBLEM}
+        components |= _components(ExplanationRequest, PredictionRequest) | {"Problem": _PROBLEM}
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
         refusals = {str(status): response for status, response in problems(401, 403).items()}

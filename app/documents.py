@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from numpy.typing import NDArray
@@ -14,17 +14,26 @@ from pydantic import ValidationError
 from app.arrays import read_array
 from app.findings import invalid_request
 from app.negotiation import refuse_answer_form
-from camserve.contracts.requests import ExplanationRequest, ImageInput, Input
+from camserve.contracts.requests import ImageInput, Input, InputsRequest
 from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest, TooLarge
 from camserve.settings import Settings
 
-__all__ = ["NPY_MAGIC", "Upload", "decoded", "inline_uploads", "parse_document", "validated"]
+__all__ = [
+    "NPY_MAGIC",
+    "Asked",
+    "Upload",
+    "decoded",
+    "inline_uploads",
+    "parse_document",
+    "validated",
+]
 
 NPY_MAGIC: Final = b"\x93NUMPY"
 _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
 # far beyond any object of ours; pydantic would report each unknown member, a kilobyte apiece
 _MAX_MEMBERS: Final = 64
 _MAX_DEPTH: Final = 8
+Asked = TypeVar("Asked", bound=InputsRequest)
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,8 @@ def parse_document(text: bytes) -> dict[str, Any]:
     return document
 
 
-def validated(document: dict[str, Any], settings: Settings) -> ExplanationRequest:
-    """The document as a request. Raises InvalidRequest with the field's path, or TooLarge."""
+def validated(document: dict[str, Any], settings: Settings, contract: type[Asked]) -> Asked:
+    """The document as such a request. Raises InvalidRequest with the field's path, or TooLarge."""
     refuse_answer_form(document)
     for name, limit in (("inputs", settings.max_inputs), ("targets", settings.max_targets)):
         given = document.get(name)
@@ -70,10 +79,12 @@ def validated(document: dict[str, Any], settings: Settings) -> ExplanationReques
                 f"{len(given)} {name} are more than {limit}: send several requests", limit=limit
             )
     _check_breadth(document)
+    if "model" in document and "model" not in contract.model_fields:
+        raise InvalidRequest("model is part of the address here: leave it out", field="model")
     try:
-        return ExplanationRequest.model_validate(document)
+        return contract.model_validate(document)
     except ValidationError as error:
-        raise invalid_request(error, ExplanationRequest) from error
+        raise invalid_request(error, contract) from error
 
 
 def _check_breadth(value: object, depth: int = 0) -> None:
@@ -90,7 +101,7 @@ def _check_breadth(value: object, depth: int = 0) -> None:
                 _check_breadth(item, depth + 1)
 
 
-def inline_uploads(request: ExplanationRequest) -> list[Upload]:
+def inline_uploads(request: InputsRequest) -> list[Upload]:
     """The inputs inside the document, decoded. Raises InvalidRequest with the field's path, or
     InvalidInput with the input's number."""
     uploads = []

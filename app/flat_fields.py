@@ -4,43 +4,65 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import orjson
 
 from app.negotiation import refuse_answer_form
 from camserve.contracts.options import OutputOptions
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.requests import ExplanationRequest, InputsRequest
 from camserve.contracts.targets import TARGET_KEYS
 from camserve.errors import InvalidRequest, near_names, shortened
 
-__all__ = ["FLAT_FIELDS", "REPEATABLE", "request_from_fields"]
+__all__ = ["REPEATABLE", "flat_fields", "request_from_fields"]
 
-_NUMBERS = {"deadline_ms": int, "alpha": float, "threshold": float}
+_NUMBERS = {"deadline_ms": int, "top": int, "alpha": float, "threshold": float}
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _LAYERS = "feature_layer"
 REPEATABLE = ("class_index", "class_label", "reduction", "expression", _LAYERS)
 _OBJECTS = ("method_options", "evaluate")
-_NESTED = ("inputs", "targets", "output")
-_TOP_LEVEL = tuple(name for name in ExplanationRequest.model_fields if name not in _NESTED)
 _OUTPUT = tuple(OutputOptions.model_fields)
 _PARAMS = "params"
-# as the documentation lists them: what to explain first
-FLAT_FIELDS = ("model", *TARGET_KEYS, _PARAMS, *_TOP_LEVEL[1:], *_OUTPUT)
+_NESTED = ("inputs", "targets", "output")
 
 
-def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+@cache
+def flat_fields(contract: type[InputsRequest]) -> tuple[str, ...]:
+    """The names that a form or a query may give for a request: its own fields, and those that
+    stand for what is inside `targets` and `output` if it has them.
+
+    As the documentation lists them: the model and what to explain first.
+    """
+    known = contract.model_fields
+    own = _own(contract)
+    first = tuple(name for name in own if name == "model")
+    targets = (*TARGET_KEYS, _PARAMS) if "targets" in known else ()
+    rest = tuple(name for name in own if name != "model")
+    return (*first, *targets, *rest, *(_OUTPUT if "output" in known else ()))
+
+
+def _own(contract: type[InputsRequest]) -> tuple[str, ...]:
+    """The fields at the top of the request that are flat already."""
+    return tuple(name for name in contract.model_fields if name not in _NESTED)
+
+
+def request_from_fields(
+    fields: Iterable[tuple[str, str]], contract: type[InputsRequest] = ExplanationRequest
+) -> dict[str, Any]:
     """`model=m&class_index=3&colormap=jet` as `{"model": "m", "targets": [...], "output": {...}}`.
 
     Classes, reductions, expressions and feature layers may be repeated, and indices separated by
     commas; `params` is the JSON object of a reduction's parameters, and `method_options` and
-    `evaluate` are JSON objects too. Raises InvalidRequest for an unknown or repeated field.
+    `evaluate` are JSON objects too. contract: the request that is meant. Raises InvalidRequest for
+    an unknown or repeated field.
     """
+    known = flat_fields(contract)
     given: dict[str, list[str]] = {}
     for name, value in fields:
         refuse_answer_form({name: value})
-        if name not in FLAT_FIELDS:
-            near = near_names(name, FLAT_FIELDS)
+        if name not in known:
+            near = near_names(name, known)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             short = shortened(name)
             raise InvalidRequest(f"unknown field {short!r}{hint}", field=short, near=near)
@@ -48,11 +70,13 @@ def request_from_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATABLE:
             raise InvalidRequest(f"{name} is given {len(values)} times", field=name)
-    document = {name: _value(name, values) for name, values in given.items() if name in _TOP_LEVEL}
-    output = {name: _number(name, values[0]) for name, values in given.items() if name in _OUTPUT}
+    own = _own(contract)
+    document = {name: _value(name, values) for name, values in given.items() if name in own}
+    nested = {name: values for name, values in given.items() if name not in own}
+    output = {name: _number(name, values[0]) for name, values in nested.items() if name in _OUTPUT}
     if output:
         document["output"] = output
-    targets = _targets(given)
+    targets = _targets(nested)
     if targets:
         document["targets"] = targets
     return document

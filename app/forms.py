@@ -12,6 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.documents import Upload, parse_document
 from app.flat_fields import request_from_fields
+from camserve.contracts.requests import InputsRequest
 from camserve.errors import EmptyBody, InvalidRequest, MalformedRequest, TooLarge, shortened
 from camserve.settings import Settings
 
@@ -46,10 +47,12 @@ class Form:
     document: bytes | None
     mask: bytes | None = None
 
-    def to_document(self) -> dict[str, Any]:
+    def to_document(self, contract: type[InputsRequest]) -> dict[str, Any]:
         """The JSON request that the fields stand for. Raises MalformedRequest, InvalidRequest."""
+        if self.mask is not None and "targets" not in contract.model_fields:
+            raise _unknown_file(MASK)
         document = parse_document(self.document) if self.document is not None else {}
-        flat = request_from_fields(self.fields)
+        flat = request_from_fields(self.fields, contract)
         output, flat_output = document.get("output"), flat.get("output")
         if isinstance(output, dict) and flat_output:
             _refuse_both(output.keys() & flat_output.keys())
@@ -165,10 +168,14 @@ def _without_charset(content_type: str) -> str:
 
 def _upload(field: str, file: UploadFile, data: bytes) -> Upload:
     if field != "input":
-        raise InvalidRequest(
-            f"unknown file field {shortened(field)!r}: files go into the field 'input'",
-            field=shortened(field),
-        )
+        raise _unknown_file(field)
     if not data:
         raise EmptyBody(f"the file {file.filename or ''!r} is empty: send its contents")
     return Upload(data, (file.filename or "")[-MAX_NAME:] or None)
+
+
+def _unknown_file(field: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"unknown file field {shortened(field)!r}: files go into the field 'input'",
+        field=shortened(field),
+    )

@@ -37,7 +37,8 @@ _FILTERS = {
 @dataclass(frozen=True)
 class PreparedInput:
     """tensor: float32 in the model's format without B, ready for it. geometry: where maps lie.
-    picture: what overlays are drawn on, a copy of a picture or the sketch of an array."""
+    picture: what overlays are drawn on, a copy of a picture or the sketch of an array; empty where
+    nothing will be drawn."""
 
     tensor: NDArray[np.float32]
     name: str | None
@@ -50,12 +51,17 @@ class PreparedInput:
 
 
 def prepare(
-    upload: Upload, spec: InputSpec, settings: Settings, labels: str | None = None
+    upload: Upload,
+    spec: InputSpec,
+    settings: Settings,
+    labels: str | None = None,
+    *,
+    drawn: bool = True,
 ) -> list[PreparedInput]:
     """Make an upload ready for a model with input `spec`: one input, or several in a dimension B.
 
-    labels: dimension labels of an array. Raises UnreadableImage, CorruptImage, TooLarge,
-    InvalidInput or InvalidRequest.
+    labels: dimension labels of an array. drawn: whether overlays may be asked for. Raises
+    UnreadableImage, CorruptImage, TooLarge, InvalidInput or InvalidRequest.
     """
     if isinstance(upload.data, bytes) and not upload.is_array:
         if isinstance(spec, TensorSpec):
@@ -64,12 +70,12 @@ def prepare(
                 "write one with numpy.save",
                 expected=spec.labels,
             )
-        return [_from_picture(upload.data, upload.name, spec, settings)]
+        return [_from_picture(upload.data, upload.name, spec, settings, drawn=drawn)]
     array = read_array(upload.data) if isinstance(upload.data, bytes) else upload.data
     found = arranged(array, spec, upload.format or labels, settings.max_inputs)
     several = len(found) > 1
     return [
-        _from_array(one, spec, _name(upload.name, number if several else None))
+        _from_array(one, spec, _name(upload.name, number if several else None), drawn=drawn)
         for number, one in enumerate(found)
     ]
 
@@ -80,7 +86,7 @@ def _name(name: str | None, number: int | None) -> str | None:
 
 
 def _from_picture(
-    data: bytes, name: str | None, spec: PictureSpec, settings: Settings
+    data: bytes, name: str | None, spec: PictureSpec, settings: Settings, *, drawn: bool
 ) -> PreparedInput:
     image, orientation = decode_picture(data, settings.max_megapixels)
     geometry = plan(
@@ -94,7 +100,7 @@ def _from_picture(
     )
     colors = image.convert("L" if spec.colors == "L" else "RGB")
     model_input = geometry.apply(colors, _FILTERS[spec.filter])
-    copy = display_copy(data, image, settings.picture_px)
+    copy = display_copy(data, image, settings.picture_px) if drawn else b""
     return PreparedInput(_normalised(model_input, spec), name, geometry, copy)
 
 
@@ -113,7 +119,7 @@ def _column(values: tuple[float, ...], dimensions: int) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32).reshape(-1, *[1] * dimensions)
 
 
-def _from_array(one: Arranged, spec: InputSpec, name: str | None) -> PreparedInput:
+def _from_array(one: Arranged, spec: InputSpec, name: str | None, *, drawn: bool) -> PreparedInput:
     array = as_finite_float32(one.array)
     labels = spec.format.replace("B", "")
     axis = labels.find("C")
@@ -121,10 +127,11 @@ def _from_array(one: Arranged, spec: InputSpec, name: str | None) -> PreparedInp
     if isinstance(spec, PictureSpec):  # sent as the network takes it
         size = (spec.height, spec.width)
         geometry = plan(size, mode="none", input_size=size)
-        return PreparedInput(array, name, geometry, encode_png(_as_picture(channels, spec)))
+        picture = encode_png(_as_picture(channels, spec)) if drawn else b""
+        return PreparedInput(array, name, geometry, picture)
     grid = Grid(space_and_time(labels), channels.shape[1:], one.order)
-    sketch = Image.fromarray(sketch_of(channels, grid))
-    return PreparedInput(_standardised(array, axis, spec), name, grid, encode_png(sketch))
+    sketch = encode_png(Image.fromarray(sketch_of(channels, grid))) if drawn else b""
+    return PreparedInput(_standardised(array, axis, spec), name, grid, sketch)
 
 
 def _standardised(array: NDArray[np.float32], axis: int, spec: TensorSpec) -> NDArray[np.float32]:

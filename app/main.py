@@ -18,7 +18,7 @@ from app.documentation import DESCRIPTION, TAGS, document
 from app.guard import Guard
 from app.head_requests import HeadRequests
 from app.request_ids import RequestIds
-from app.routers import docs, explanations, health, models, results
+from app.routers import docs, explanations, health, models, predictions, results
 from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
     allow_origins(app, settings)
-    for module in (explanations, results, models, health, problem_pages, docs):
+    for module in (explanations, results, models, predictions, health, problem_pages, docs):
         app.include_router(module.router)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app

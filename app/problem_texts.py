@@ -37,7 +37,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.MODEL_LOADING: "The model is being loaded",
     ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
     ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
-    ErrorCode.QUEUE_FULL: "Too many explanations are waiting",
+    ErrorCode.QUEUE_FULL: "Too many jobs are waiting",
     ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
     ErrorCode.NO_WORKER: "No worker serves the model",
     ErrorCode.DEADLINE_EXCEEDED: "The deadline passed",

@@ -29,7 +29,7 @@ from camserve.contracts.options import OutputOptions, PictureStyle
 from camserve.maps.encode import npy_parts
 from camserve.settings import Settings
 
-__all__ = ["explanation", "explanation_href", "map_href", "overlay_href"]
+__all__ = ["explanation", "explanation_href", "map_href", "overlay_href", "timings"]
 
 
 def explanation_href(job_id: str) -> str:
@@ -78,7 +78,7 @@ def explanation(
         attempts=record.attempts,
         cancel_requested=record.cancel_requested,
         results=tuple(_result(finished, n, card, settings) for n in results if finished),
-        timings_ms=_timings(record, finished),
+        timings_ms=timings(record, finished.result.compute_ms if finished else None),
         computation=_computation(finished) if finished else None,
         error=FailureMessage.of(failure) if failure else None,
         href=explanation_href(record.id),
@@ -142,11 +142,11 @@ def _inline(finished: Finished, number: int, settings: Settings) -> dict[str, ob
     return {"npy_base64": base64.b64encode(b"".join(npy_parts([values]))).decode()}
 
 
-def _timings(record: JobRecord, finished: Finished | None) -> Timings:
+def timings(record: JobRecord, compute_ms: float | None) -> Timings:
     started, completed = record.started_ms, record.completed_ms
     return Timings(
         queue=started - record.created_ms if started else None,
-        compute=finished.result.compute_ms if finished else None,
+        compute=compute_ms,
         total=completed - record.created_ms if completed else None,
     )
 

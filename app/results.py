@@ -25,7 +25,7 @@ from camserve.errors import (
     UnknownName,
 )
 
-__all__ = ["Finished", "failure_of", "fetch", "fetch_succeeded", "finished"]
+__all__ = ["Finished", "array_of", "failure_of", "fetch", "fetch_succeeded", "finished"]
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,16 @@ def _read(record: JobRecord, buffer: bytes) -> Finished:
     tensors = tensors_of(buffer)
     layers = range(len(result.feature_layers))
     maps = tuple(
-        tuple(_array(tensors[map_name(number, layer)]) for layer in layers)
+        tuple(array_of(tensors[map_name(number, layer)]) for layer in layers)
         for number in range(len(result.rows))
     )
     return Finished(record, _job(record), result, maps)
 
 
-def _array(tensor: TensorBytes) -> NDArray[np.float32]:
+def array_of(tensor: TensorBytes) -> NDArray[np.float32]:
+    """A view of a float32 tensor. Raises ValueError for another."""
     if tensor.dtype != "F32":
-        raise ValueError(f"maps are float32, not {tensor.dtype}")
+        raise ValueError(f"results are float32, not {tensor.dtype}")
     return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from app.prediction import Predicted
 from app.results import Finished
 from camserve.broker import JobRecord
 
@@ -12,7 +13,7 @@ __all__ = ["server_timing"]
 
 def server_timing(
     record: JobRecord,
-    done: Finished | None,
+    done: Finished | Predicted | None,
     *,
     began_s: float,
     prepare_s: float | None = None,

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 from safetensors.numpy import save
 
-from app.documents import Upload
-from app.inputs import PreparedInput, prepare
+from app.admission import admit, prepared, until
 from app.layers import check_layers, reduction_layer
 from app.payloads import payload_tensors
 from app.requested import check_answer
@@ -20,19 +16,12 @@ from app.state import AppState
 from app.targets import default_targets, resolve_targets
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, new_job_id
-from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.jobs import Job
 from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
-from camserve.errors import (
-    CamserveError,
-    DeadlineExceeded,
-    InvalidRequest,
-    QueueUnavailable,
-    TooLarge,
-)
+from camserve.errors import QueueUnavailable
 
-__all__ = ["Submission", "picture_name", "submit", "wait"]
+__all__ = ["Submission", "hand_in", "picture_name", "submit", "wait"]
 
 RESUBMIT_PAUSE_S = 0.05
 
@@ -61,7 +50,7 @@ def picture_name(index: int) -> str:
 
 async def submit(
     state: AppState,
-    arrival: Arrival,
+    arrival: Arrival[ExplanationRequest],
     *,
     form: str,
     idempotency_key: str | None,
@@ -75,17 +64,12 @@ async def submit(
     RequestError for what the caller can mend, ModelError or ServiceError.
     """
     request = arrival.asked
-    time_to_deadline_s = _time_to_deadline_s(request, state)
-    deadline_s = arrival.arrived_s + time_to_deadline_s
-    card = await state.catalog.ready_card(request.model, time_to_deadline_s)
-    if card.input is None:
-        raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
+    admission = await admit(state, arrival, request.model)
+    card = admission.card
     asked = request.targets or default_targets(card)
     targets = resolve_targets(asked, card, request.reduction_layer)
     check_layers(request, card)
-    await state.catalog.check_execution(card.name, request.execution)
-    async with _until(deadline_s):
-        inputs = await _prepared(state, arrival.uploads, card.input, request.format)
+    inputs = await prepared(state, arrival, admission)
     job = Job(
         model=card.name,
         model_version=card.version,
@@ -109,7 +93,7 @@ async def submit(
         check_answer(job, inputs, form, state.settings)
         return save(payload_tensors(asked, inputs, state.settings))
 
-    async with _until(deadline_s):
+    async with until(admission.deadline_s):
         payload = await state.on_pictures(payload_of_job)
     submission = Submission(
         job_id=new_job_id(card.name),
@@ -119,50 +103,14 @@ async def submit(
         priority=Priority(request.priority),
         execution=request.execution,
         arrived_s=arrival.arrived_s,
-        deadline_s=deadline_s,
+        deadline_s=admission.deadline_s,
         idempotency_key=idempotency_key,
         owner=owner,
         fingerprint=await asyncio.to_thread(_fingerprint, job, request.execution, payload)
         if idempotency_key
         else None,
     )
-    return replace(submission, job_id=await _enqueue(state, submission))
-
-
-@asynccontextmanager
-async def _until(deadline_s: float) -> AsyncIterator[None]:
-    """Raises DeadlineExceeded at the deadline, whatever is still being prepared, or in line."""
-    try:
-        async with asyncio.timeout_at(deadline_s):
-            yield
-    except TimeoutError as error:
-        raise DeadlineExceeded from error
-
-
-async def _prepared(
-    state: AppState, uploads: Sequence[Upload], spec: InputSpec, labels: str | None
-) -> list[PreparedInput]:
-    """All inputs; the first that cannot be prepared ends it, with its number in the error."""
-
-    async def one(index: int, upload: Upload) -> list[PreparedInput]:
-        try:
-            return await state.on_pictures(partial(prepare, upload, spec, state.settings, labels))
-        except CamserveError as error:
-            error.extensions["input"] = index
-            raise
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            made = [tasks.create_task(one(i, upload)) for i, upload in enumerate(uploads)]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    inputs = [one for task in made for one in task.result()]
-    limit = state.settings.max_inputs
-    if len(inputs) > limit:
-        raise TooLarge(
-            f"{len(inputs)} inputs are more than {limit}: send several requests", limit=limit
-        )
-    return inputs
+    return await hand_in(state, submission)
 
 
 def _fingerprint(job: Job, execution: str, payload: bytes) -> str:
@@ -174,20 +122,9 @@ def _fingerprint(job: Job, execution: str, payload: bytes) -> str:
     return hashlib.sha256(f"{execution}\n{same}".encode() + payload).hexdigest()
 
 
-def _time_to_deadline_s(request: ExplanationRequest, state: AppState) -> float:
-    if request.deadline_ms is None:
-        return state.settings.deadline_s
-    longest_s = state.settings.max_deadline_s
-    if request.deadline_ms > longest_s * 1000:
-        raise InvalidRequest(
-            f"deadline_ms: at most {longest_s * 1000:.0f}",
-            field="deadline_ms",
-            limit=longest_s * 1000,
-        )
-    return request.deadline_ms / 1000
-
-
-async def _enqueue(state: AppState, submission: Submission) -> str:
+async def hand_in(state: AppState, submission: Submission) -> Submission:
+    """Enqueue it. It comes back under the id that answers it. Raises QueueFull,
+    IdempotencyConflict, QueueUnavailable."""
     left_s = submission.deadline_s - asyncio.get_running_loop().time()
     enqueued = await state.queue.enqueue(
         job_id=submission.job_id,
@@ -201,7 +138,7 @@ async def _enqueue(state: AppState, submission: Submission) -> str:
         idempotency_owner=submission.owner,
         fingerprint=submission.fingerprint,
     )
-    return enqueued.job_id
+    return replace(submission, job_id=enqueued.job_id)
 
 
 async def wait(state: AppState, submission: Submission, until_s: float) -> JobRecord:
@@ -217,5 +154,5 @@ async def wait(state: AppState, submission: Submission, until_s: float) -> JobRe
             return record
         if clock.time() >= min(until_s, submission.deadline_s):
             raise QueueUnavailable
-        submission = replace(submission, job_id=await _enqueue(state, submission))
+        submission = await hand_in(state, submission)
         await asyncio.sleep(RESUBMIT_PAUSE_S)  # a server that forgets again must not be hammered

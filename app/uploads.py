@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias
 
 from fastapi import Request
 
-from app.documents import Upload, inline_uploads, parse_document, validated
+from app.documents import Asked, Upload, inline_uploads, parse_document, validated
 from app.flat_fields import request_from_fields
 from app.forms import read_form
 from app.negotiation import ANSWER_FORM, JSON
 from app.query_strings import refuse_repeated
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.requests import ExplanationRequest, InputsRequest
 from camserve.dimensions import check_format
 from camserve.errors import (
     EmptyBody,
@@ -31,26 +32,31 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"
 RAW_TYPES = (*IMAGE_TYPES, "application/x-npy", "application/octet-stream")
 FORM = "multipart/form-data"
 URL_ENCODED = "application/x-www-form-urlencoded"
-Read: TypeAlias = "tuple[ExplanationRequest, list[Upload]]"
-InThread: TypeAlias = "Callable[[Callable[[], Read]], Awaitable[Read]]"
+Read: TypeAlias = tuple[Asked, list[Upload]]
+InThread: TypeAlias = Callable[[Callable[[], Read[Asked]]], Awaitable[Read[Asked]]]
 
 
-class Arrival(NamedTuple):
+@dataclass(frozen=True)
+class Arrival(Generic[Asked]):
     """A request whose body is there and checked. arrived_s: when it was, by this process's event
     loop; from then on the client waits for us."""
 
-    asked: ExplanationRequest
+    asked: Asked
     uploads: list[Upload]
     arrived_s: float
 
 
 async def read_request(
-    request: Request, settings: Settings, in_thread: InThread = asyncio.to_thread
-) -> Arrival:
+    request: Request,
+    settings: Settings,
+    contract: type[Asked],
+    in_thread: InThread[Asked] = asyncio.to_thread,
+) -> Arrival[Asked]:
     """Read and check the body, whatever its form. The request comes without its inputs, which are
     the uploads: as Python's lists, their numbers would take many times the room.
 
-    in_thread: runs what a body of 20 MB of text makes slow and large.
+    contract: what the body must be. in_thread: runs what a body of 20 MB of text makes slow and
+    large.
 
     Raises EmptyBody, MalformedRequest, InvalidRequest, UnsupportedMediaType, UnreadableImage (an
     archive) or TooLarge.
@@ -63,7 +69,9 @@ async def read_request(
         _refuse_query(request)
         form = await read_form(request.headers, chunks, settings)
         arrived_s = _now_s()
-        read = await in_thread(lambda: _request(form.to_document(), form.uploads, settings))
+        read = await in_thread(
+            lambda: _request(form.to_document(contract), form.uploads, settings, contract)
+        )
         return Arrival(*read, arrived_s)
     body = b"".join([chunk async for chunk in chunks])
     if not body:
@@ -71,9 +79,10 @@ async def read_request(
     arrived_s = _now_s()
     if media_type == JSON:
         _refuse_query(request)
-        read = await in_thread(lambda: _request(parse_document(body), [], settings))
+        read = await in_thread(lambda: _request(parse_document(body), [], settings, contract))
     else:
-        read = _request(request_from_fields(_query(request)), [Upload(body)], settings)
+        document = request_from_fields(_query(request), contract)
+        read = _request(document, [Upload(body)], settings, contract)
     return Arrival(*read, arrived_s)
 
 
@@ -81,8 +90,10 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _request(document: dict[str, Any], files: list[Upload], settings: Settings) -> Read:
-    asked = validated(document, settings)
+def _request(
+    document: dict[str, Any], files: list[Upload], settings: Settings, contract: type[Asked]
+) -> Read[Asked]:
+    asked = validated(document, settings, contract)
     uploads = files + inline_uploads(asked)
     _check_counts(asked, uploads, settings)
     _refuse_archives(uploads)
@@ -151,7 +162,7 @@ def _refuse_archives(uploads: list[Upload]) -> None:
             )
 
 
-def _check_format(asked: ExplanationRequest, uploads: list[Upload]) -> None:
+def _check_format(asked: InputsRequest, uploads: list[Upload]) -> None:
     if asked.format is None:
         return
     check_format(asked.format)
@@ -163,7 +174,7 @@ def _check_format(asked: ExplanationRequest, uploads: list[Upload]) -> None:
         )
 
 
-def _check_counts(asked: ExplanationRequest, uploads: list[Upload], settings: Settings) -> None:
+def _check_counts(asked: InputsRequest, uploads: list[Upload], settings: Settings) -> None:
     if not uploads:
         raise InvalidRequest(
             "there is no input: give at least one picture or tensor", field="inputs"
@@ -173,6 +184,8 @@ def _check_counts(asked: ExplanationRequest, uploads: list[Upload], settings: Se
             f"{len(uploads)} inputs are more than {settings.max_inputs}: send several requests",
             limit=settings.max_inputs,
         )
+    if not isinstance(asked, ExplanationRequest):
+        return
     targets = sum(target.count for target in asked.targets or ())
     if targets > settings.max_targets:
         raise TooLarge(

@@ -392,7 +392,7 @@ class QueueFull(ServiceError):
 
     def __init__(self, model: str, depth: int, retry_after_s: int) -> None:
         super().__init__(
-            f"{depth} explanations are waiting for model {model!r}; try again in {retry_after_s} s",
+            f"{depth} jobs are waiting for model {model!r}; try again in {retry_after_s} s",
             limit=depth,
             retry_after_s=retry_after_s,
         )

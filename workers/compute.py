@@ -1,41 +1,37 @@
-"""The one step that uses the device: jobs in, results out. Runs in the worker's compute thread."""
+"""Explanations on the device: jobs in, results out. Runs in the worker's compute thread."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save
 
-from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Diagnostic, Job, JobResult, MetricResult, ResultRow, map_name
+from camserve.contracts import jobs as messages
+from camserve.contracts.jobs import Job, JobResult, MetricResult, ResultRow, map_name
 from camserve.contracts.wire import METADATA_KEY
-from camserve.engine import Attribution, Budget, Finer
-from camserve.errors import OverBudget
+from camserve.engine import Attribution, Budget, Diagnostic, Finer
+from workers.attempts import Outcome, attempt, failing
 from workers.costs import passes_of
 from workers.evaluations import evaluate_row
-from workers.failures import failure_of
 from workers.models import ResidentModel
 from workers.rows import ComputeJob, Row, batches, read_rows
 
-__all__ = ["ComputeJob", "Limits", "Outcome", "explain_jobs"]
-
-
-Outcome = bytes | FailureMessage
+__all__ = ["Limits", "as_messages", "explain_jobs"]
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one batch and one job may take: inputs a forward pass, forward passes and seconds a
-    job."""
+    job, numbers in the outputs of a prediction."""
 
     max_batch: int = 8
     forward_passes: float = math.inf
     seconds: float = math.inf
+    output_numbers: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -60,20 +56,30 @@ def explain_jobs(
     rows: list[Row] = []
     budgets = {job.job_id: Budget(limits.forward_passes, limits.seconds) for job in jobs}
     for job in jobs:
-        with _failing(job, outcomes):
+        with failing(job, outcomes):
             budgets[job.job_id].reserve(passes_of(job.job, model.explainer))
             rows += read_rows(job, model.explainer, budgets[job.job_id])
     references = {job_id: budget.spent for job_id, budget in budgets.items()}
     max_batch = limits.max_batch if model.explainer.report.rows_are_independent else 1
     explained: dict[tuple[str, int], _Explained] = {}
+
+    def explain(batch: Sequence[Row]) -> list[_Explained]:
+        budget = budgets[batch[0].job.job_id]
+        spent = budget.spent
+        try:
+            return _explain(model, batch, budget)
+        except BaseException:
+            budget.spent = spent  # what failed is tried again in parts
+            raise
+
     for batch in batches(rows, max_batch):
-        for row, found in _attempt(model, batch, budgets, outcomes):
+        for row, found in attempt(batch, explain, outcomes):
             explained[row.job.job_id, row.index] = found
     compute_ms = (time.perf_counter() - started_s) * 1000
     for job in jobs:
         if job.job_id in outcomes:
             continue
-        with _failing(job, outcomes):
+        with failing(job, outcomes):
             of_job = [explained[job.job_id, index] for index in range(len(job.job.inputs))]
             outcomes[job.job_id] = _result(
                 model,
@@ -85,48 +91,6 @@ def explain_jobs(
                 device=device,
             )
     return [outcomes[job.job_id] for job in jobs]
-
-
-@contextmanager
-def _failing(job: ComputeJob, outcomes: dict[str, Outcome]) -> Iterator[None]:
-    """Whatever is raised inside is the failure of this job, and of no other."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - one job must not take the others down
-        outcomes[job.job_id] = failure_of(error, f"job {job.job_id}")
-
-
-def _attempt(
-    model: ResidentModel,
-    batch: list[Row],
-    budgets: Mapping[str, Budget],
-    outcomes: dict[str, Outcome],
-) -> Iterator[tuple[Row, _Explained]]:
-    """Explain a batch; if it fails, each job by itself, so that only the guilty one fails.
-
-    A job of several inputs that fails is tried input by input: a model may take only one at once.
-    What asks for more than its budget is not tried again.
-    """
-    batch = [row for row in batch if row.job.job_id not in outcomes]
-    if not batch:
-        return
-    budget = budgets[batch[0].job.job_id]
-    spent = budget.spent
-    found: list[_Explained] = []
-    try:
-        found = _explain(model, batch, budget)
-    except Exception as error:  # noqa: BLE001 - a model may raise anything
-        if len(batch) == 1 or isinstance(error, OverBudget):
-            for job_id in {row.job.job_id for row in batch}:
-                outcomes[job_id] = failure_of(error, f"job {job_id}")
-            return
-    if found:
-        yield from zip(batch, found, strict=True)
-        return
-    # out here the failed pass's tensors, which the error holds, are gone
-    budget.spent = spent
-    for part in _parts(batch):
-        yield from _attempt(model, part, budgets, outcomes)
 
 
 def _explain(model: ResidentModel, batch: Sequence[Row], budget: Budget) -> list[_Explained]:
@@ -164,14 +128,6 @@ def _explain(model: ResidentModel, batch: Sequence[Row], budget: Budget) -> list
         _Explained(found, measured, len(batch), passes)
         for found, measured in zip(attributions, evaluations, strict=True)
     ]
-
-
-def _parts(batch: Sequence[Row]) -> list[list[Row]]:
-    """A batch by jobs; a batch of one job by inputs."""
-    by_job: dict[str, list[Row]] = {}
-    for row in batch:
-        by_job.setdefault(row.job.job_id, []).append(row)
-    return list(by_job.values()) if len(by_job) > 1 else [[row] for row in batch]
 
 
 def _result(
@@ -223,9 +179,10 @@ def _row(
         target=target,
         class_index=attribution.class_index,
         score=attribution.score if math.isfinite(attribution.score) else None,
-        diagnostics=tuple(
-            Diagnostic(code=diagnostic.value, advice=diagnostic.advice)
-            for diagnostic in attribution.diagnostics
-        ),
+        diagnostics=as_messages(attribution.diagnostics),
         evaluation=evaluation,
     )
+
+
+def as_messages(diagnostics: Sequence[Diagnostic]) -> tuple[messages.Diagnostic, ...]:
+    return tuple(messages.Diagnostic(code=one.value, advice=one.advice) for one in diagnostics)

@@ -34,7 +34,7 @@ class DeviceThread:
             running = clock.run_in_executor(self._thread, call)
             done, _ = await asyncio.wait([running], timeout=self._time_limit_s)
             if not done:
-                die_hung("explaining", model)
+                die_hung("computing with", model)
             return await running, (clock.time() - started_s) * 1000
 
     async def wait_until_free(self) -> None:

@@ -13,7 +13,7 @@ from camserve.broker import Begun, WorkerQueue
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.errors import ErrorCode, QueueUnavailable
-from workers.compute import Outcome
+from workers.attempts import Outcome
 
 __all__ = ["HeldJobs"]
 

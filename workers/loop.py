@@ -1,4 +1,4 @@
-"""A worker's life: claim a batch, explain it, commit; meanwhile keep leases and heartbeat."""
+"""A worker's life: claim a batch, compute it, commit; meanwhile keep leases and heartbeat."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from workers.held_jobs import HeldJobs
 from workers.models import ResidentModel
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.portions import Work, portions
+from workers.predictions import predict_jobs
 from workers.presence import Presence
 from workers.repository import Repository
 from workers.residency import Residency
@@ -62,6 +63,7 @@ class WorkerLoop:
             forward_passes=settings.max_forward_passes,
             # a job must end by itself before the process ends that outlasts the limit
             seconds=COSTLY_SHARE * settings.job_time_limit_s,
+            output_numbers=settings.max_output_megapixels * 1_000_000,
         )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._pacing = Pacing()
@@ -111,7 +113,7 @@ class WorkerLoop:
         )
 
     async def _turn(self) -> None:
-        """One round: claim, begin, explain, commit. All claims of a round are of one model."""
+        """One round: claim, begin, compute, commit. All claims of a round are of one model."""
         await self._thread.wait_until_free()  # meanwhile a full batch may gather in the queue
         try:
             models = await self._open_models()
@@ -134,7 +136,7 @@ class WorkerLoop:
         for held, job in jobs:
             if job is not None and job.kind == "load":
                 self._aside(self._serve_load(held))
-        work = [(held, job) for held, job in jobs if job is not None and job.kind == "explain"]
+        work = [(held, job) for held, job in jobs if job is not None and job.kind != "load"]
         if work:
             await self._start(work)
         if any(claim.redelivered for claim in claims):
@@ -153,14 +155,14 @@ class WorkerLoop:
         return models
 
     async def _start(self, work: Work) -> None:
-        """Explain jobs of one model now, or beside the loop if the model must be loaded first."""
+        """Compute jobs of one model now, or beside the loop if the model must be loaded first."""
         model = work[0][0].model
         resident = self._residency.get(model)
         if resident is None:
             # loading may take minutes: jobs of other models go on meanwhile
-            self._aside(self._load_then_explain(model, work))
+            self._aside(self._load_then_compute(model, work))
         else:
-            await self._explain(resident, work)
+            await self._compute(resident, work)
 
     async def _begin(self, claims: Sequence[Claim]) -> list[Begun]:
         """Begin through an outage too: else what is claimed would wait until its lease runs out."""
@@ -201,19 +203,19 @@ class WorkerLoop:
         else:
             await self._held.commit(begun, b"")
 
-    async def _load_then_explain(self, model: str, work: Work) -> None:
+    async def _load_then_compute(self, model: str, work: Work) -> None:
         try:
             resident = await self._load(model)
         except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
             failure = failure_of(error, f"loading {model}")
             await self._held.commit_all([held for held, _ in work], [failure] * len(work))
         else:
-            await self._explain(resident, await self._held.drop_unwanted(work))
+            await self._compute(resident, await self._held.drop_unwanted(work))
 
-    async def _explain(self, model: ResidentModel, work: Work) -> None:
+    async def _compute(self, model: ResidentModel, work: Work) -> None:
         for portion in portions(work, self._settings.max_batch):
             call = partial(
-                explain_jobs,
+                predict_jobs if portion[0][1].kind == "predict" else explain_jobs,
                 model,
                 [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
                 limits=self._limits,
@@ -224,7 +226,7 @@ class WorkerLoop:
             try:
                 outcomes, took_ms = await self._thread.run(call, model.card.name)
             except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
-                failure = failure_of(error, f"explaining {model.card.name}")
+                failure = failure_of(error, f"computing with {model.card.name}")
                 await self._held.commit_all(held, [failure] * len(held))
             else:
                 self._presence.learn(model.card.name, took_ms)

@@ -16,15 +16,21 @@ Work = Sequence[tuple[Begun, Job]]
 def portions(work: Work, max_inputs: int) -> Iterator[Work]:
     """Jobs to run and commit together: as many as make one forward pass, and at least one.
 
-    A job of many passes runs alone, so that the others do not wait for it.
+    Predictions come first, which take least; a job of many passes runs alone and last, so that the
+    others do not wait for it. All jobs of a portion are of one kind.
     """
     portion: list[tuple[Begun, Job]] = []
     inputs = 0
-    for held, job in sorted(work, key=lambda one: is_costly(one[1])):
-        if portion and (inputs + len(job.inputs) > max_inputs or is_costly(job)):
+    for held, job in sorted(work, key=lambda one: _weight(one[1])):
+        full = inputs + len(job.inputs) > max_inputs
+        if portion and (full or is_costly(job) or job.kind != portion[0][1].kind):
             yield portion
             portion, inputs = [], 0
         portion.append((held, job))
         inputs += len(job.inputs)
     if portion:
         yield portion
+
+
+def _weight(job: Job) -> int:
+    return 2 if is_costly(job) else 0 if job.kind == "predict" else 1

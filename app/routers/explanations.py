@@ -9,15 +9,8 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
-from app.documentation import (
-    CACHING,
-    CREATE_BODY,
-    FLAT_QUERY,
-    NOT_MODIFIED,
-    binary,
-    header,
-    problems,
-)
+from app.body_documentation import GRAY_PICTURE, flat_query, request_body
+from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.guard import caller_name
 from app.negotiation import (
     JSON,
@@ -35,6 +28,7 @@ from app.state import AppState, State
 from app.submission import Submission, submit
 from app.uploads import read_request
 from camserve.contracts.explanations import Explanation
+from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ExplanationNotFound
 
 __all__ = ["ExplanationId", "router"]
@@ -62,7 +56,17 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
         },
         **problems(400, 404, 406, 409, 413, 415, 422, 429, 500, 503, 504),
     },
-    openapi_extra={"requestBody": CREATE_BODY, "parameters": FLAT_QUERY},
+    openapi_extra={
+        "requestBody": request_body(
+            ExplanationRequest,
+            {
+                "model": "shapes",
+                "inputs": [GRAY_PICTURE],
+                "targets": [{"class_label": "star"}],
+            },
+        ),
+        "parameters": flat_query(ExplanationRequest),
+    },
 )
 async def explain(
     request: Request,
@@ -118,7 +122,7 @@ async def _submitted(
     request: Request, state: AppState, form: str, idempotency_key: str | None
 ) -> Submission:
     """The job of the request. What it was made of is not kept for the time of the wait."""
-    arrival = await read_request(request, state.settings, state.on_pictures)
+    arrival = await read_request(request, state.settings, ExplanationRequest, state.on_pictures)
     return await submit(
         state,
         arrival,

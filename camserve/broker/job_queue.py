@@ -186,6 +186,15 @@ class JobQueue:
         )
         return JobRecord.from_hash(job_id, model, values) if values else None
 
+    async def discard(self, job_id: str) -> bool:
+        """Forgets a closed job that nobody will ask for again, with its result: before its time to
+        live ends, and with the room it takes. False if it is open, or not there."""
+        model = _model_or_none(job_id)
+        if model is None:
+            return False
+        (gone,) = await execute(self._redis, call("discard", [keys.prefix(model)], job_id))
+        return bool(gone)
+
     async def depth(self, model: str) -> int:
         """Open jobs of the model, queued and running."""
         (depth,) = await execute(self._redis, call("depth", [keys.prefix(model)]))

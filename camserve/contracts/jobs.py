@@ -3,7 +3,8 @@
 The tensors themselves travel as safetensors. To the worker: `input.<i>` float32 in the model's own
 format without B; `region.<t>.<i>` bool, the positions of input i that target t sums over, on the
 grid of that input's S and T axes; `reference.<t>` float32, what target t compares with. Back:
-`map.<r>.<l>` (*S) float32, row r, feature layer l, signed and at that layer's resolution.
+`map.<r>.<l>` (*S) float32, row r, feature layer l, signed and at that layer's resolution; of a
+prediction, `output.<i>` float32, the model's output for input i in the model's own order without B.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ __all__ = [
     "JobResult",
     "JobTarget",
     "MetricResult",
+    "PredictionResult",
+    "PredictionRow",
     "ResultRow",
     "ScalarTarget",
     "input_name",
     "map_name",
+    "output_name",
     "reference_name",
     "region_name",
 ]
@@ -70,7 +74,7 @@ class Job(Message):
     """The job document, version 1. Labels are resolved and checked: a worker sees indices."""
 
     version: Literal[1] = 1
-    kind: Literal["explain", "load"] = "explain"
+    kind: Literal["explain", "predict", "load"] = "explain"
     model: str
     model_version: str
     inputs: tuple[JobInput, ...] = ()
@@ -133,6 +137,26 @@ class JobResult(Message):
     device: str
 
 
+class PredictionRow(Message):
+    """One input's output."""
+
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+class PredictionResult(Message):
+    """Metadata of the result of a prediction, version 1."""
+
+    version: Literal[1] = 1
+    model_version: str
+    output_format: str = Field(description="Dimension labels of the outputs, without B.")
+    rows: tuple[PredictionRow, ...] = Field(description="One for each input, in order.")
+    compute_ms: float
+    batch_size: int = Field(description="Inputs that shared the forward pass.")
+    precision: Precision
+    worker: str
+    device: str
+
+
 def input_name(index: int) -> str:
     """Name of an input's tensor in a payload."""
     return f"input.{index}"
@@ -151,3 +175,8 @@ def reference_name(target: int) -> str:
 def map_name(row: int, layer: int) -> str:
     """Name of a row's tensor of one feature layer, in a result."""
     return f"map.{row}.{layer}"
+
+
+def output_name(index: int) -> str:
+    """Name of the model's output for an input, in the result of a prediction."""
+    return f"output.{index}"

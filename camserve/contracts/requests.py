@@ -1,4 +1,4 @@
-"""The request for an explanation, as JSON; the form and raw bodies become the same object."""
+"""What is asked of a model's inputs, as JSON; the form and raw bodies become the same objects."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from camserve.contracts.targets import Target
 from camserve.vocabulary import Method, Precision
 
 __all__ = [
+    "DEFAULT_TOP",
     "EXECUTION",
     "INPUT_KEYS",
     "MODEL_NAME",
@@ -24,6 +25,8 @@ __all__ = [
     "Image",
     "ImageInput",
     "Input",
+    "InputsRequest",
+    "PredictionRequest",
     "Priority",
     "Tensor",
     "TensorInput",
@@ -32,6 +35,8 @@ __all__ = [
 Priority = Literal["interactive", "bulk"]
 MODEL_NAME = f"^{vocabulary.MODEL_NAME}$"
 EXECUTION = f"^({vocabulary.EXECUTION})$"
+DEFAULT_TOP = 5
+MOST_CLASSES = 1000
 Execution = Annotated[str, StringConstraints(pattern=EXECUTION)]
 
 
@@ -81,13 +86,47 @@ Input = Annotated[
 ]
 
 
-class ExplanationRequest(Message):
+class InputsRequest(Message):
+    """What every request says of its inputs and of their way through the queue."""
+
+    inputs: tuple[Input, ...] = Field((), description="Pictures or tensors.")
+    format: Format | None = Field(
+        None,
+        description="Dimension labels of the arrays that are sent, such as `SSC` for height x "
+        "width x channels; default: the model's own without B. With a B, each of its positions is "
+        "an input.",
+    )
+    precision: Precision = Field(
+        "float32",
+        description="What the network computes in up to the feature layer. The head and the "
+        "scores, gradients and maps are float32 at least.",
+    )
+    execution: Execution = Field(
+        "auto", description="`cpu`, `cuda`, or one GPU as in `cuda:1`: the device of the worker."
+    )
+    priority: Priority = Field("interactive", description="`bulk` waits behind `interactive`.")
+    deadline_ms: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        None, description="Milliseconds from now after which the answer is of no use."
+    )
+
+
+class PredictionRequest(InputsRequest):
+    """The model's own answer to one or more inputs."""
+
+    top: Annotated[int, Field(ge=1, le=MOST_CLASSES, strict=True)] | None = Field(
+        None,
+        description="How many of the best classes of each input to list; default: "
+        f"{DEFAULT_TOP}, or all if there are fewer.",
+        examples=[3],
+    )
+
+
+class ExplanationRequest(InputsRequest):
     """One explanation: one or more inputs, each explained for one or more targets."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(
         description="Name of the model, as in GET /v1/models.", examples=["shapes"]
     )
-    inputs: tuple[Input, ...] = Field((), description="Pictures or tensors.")
     format: Format | None = Field(
         None,
         description="Dimension labels of the arrays that are sent, such as `SSC` for height x "
@@ -121,19 +160,7 @@ class ExplanationRequest(Message):
     fusion: Fusion | None = Field(
         None, description="How the maps of several layers become one; default: the convention's."
     )
-    precision: Precision = Field(
-        "float32",
-        description="What the network computes in up to the feature layer. The head, the gradient "
-        "and the map are float32 at least.",
-    )
-    execution: Execution = Field(
-        "auto", description="`cpu`, `cuda`, or one GPU as in `cuda:1`: the device of the worker."
-    )
     evaluate: Evaluate | None = Field(None, description="Put the map to the test, at a cost.")
-    priority: Priority = Field("interactive", description="`bulk` waits behind `interactive`.")
-    deadline_ms: Annotated[int, Field(ge=1, strict=True)] | None = Field(
-        None, description="Milliseconds from now after which the answer is of no use."
-    )
     output: OutputOptions = OutputOptions()
 
     @model_validator(mode="after")

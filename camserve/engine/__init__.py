@@ -10,6 +10,7 @@ from camserve.engine.budget import Budget
 from camserve.engine.diagnostics import Diagnostic
 from camserve.engine.explainer import Explainer
 from camserve.engine.methods.finer import Finer
+from camserve.engine.predictions import Prediction
 from camserve.engine.reports import LayerReport, ModelReport
 from camserve.engine.targets import ClassIndex, Reduction, Region, Target, Top
 
@@ -22,6 +23,7 @@ __all__ = [
     "Finer",
     "LayerReport",
     "ModelReport",
+    "Prediction",
     "Reduction",
     "Region",
     "Target",

@@ -24,8 +24,9 @@ from camserve.engine.methods.guided import GuidedReLUs, guided_grad_cam
 from camserve.engine.perturbing import Perturber, perturbed_maps
 from camserve.engine.plan import Plan
 from camserve.engine.precision import Backbone, casting_head, is_half
+from camserve.engine.predictions import Prediction, predictions_of
 from camserve.engine.reweighting import Reweighted
-from camserve.engine.scores import Scores, score_targets, scores_of
+from camserve.engine.scores import Scores, rows_of, score_targets, scores_of
 from camserve.engine.settling import settle
 from camserve.engine.targets import Settled, Target
 from camserve.errors import InvalidRequest, NotExplainable
@@ -95,6 +96,23 @@ class Computation:
         """(N, C, *D) of the reduction layer, without a gradient."""
         return self._read(inputs, plan)[1]
 
+    def predict(self, inputs: Tensor, plan: Plan) -> list[Prediction]:
+        """What the model returns for each input; what half precision made infinite or NaN is
+        computed again in float32."""
+        outputs = self._outputs(inputs, plan)
+        again: dict[int, Tensor] = {}
+        if plan.precision != "float32" or is_half(inputs.dtype):
+            bad = [row for row, output in enumerate(outputs) if not output.isfinite().all()]
+            if bad:
+                chosen = inputs.index_select(self.batch, torch.tensor(bad, device=inputs.device))
+                wide, in_float32 = (
+                    self._in_float32(chosen.dtype),
+                    replace(plan, precision="float32"),
+                )
+                made = wide._outputs(chosen.float(), in_float32)  # noqa: SLF001 - of this class
+                again = dict(zip(bad, made, strict=True))
+        return predictions_of(outputs, plan.reader.letters, again)
+
     def settle(self, inputs: Tensor, target: Target, plan: Plan) -> Settled:
         """The one scalar of a target on one input. Raises InvalidRequest if it has several."""
         if isinstance(target, Settled):
@@ -118,6 +136,13 @@ class Computation:
             plan.budget.spend(part.shape[self.batch])
             found.append(self.scores(part, [target], plan)[0])
         return torch.cat(found)
+
+    def _outputs(self, inputs: Tensor, plan: Plan) -> Tensor:
+        """(N, C, *D) of the model's output."""
+        with torch.no_grad():
+            seen = self._forward(inputs, plan.watched(cut=False), plan.precision)
+            output = plan.reader.widened(_ran(seen.reduction, plan.reader.layer))
+            return rows_of(output, plan.reader, inputs.shape[self.batch])
 
     def _read(self, inputs: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """(N, C, *D) logits and scores, without a gradient."""

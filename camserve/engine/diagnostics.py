@@ -29,12 +29,11 @@ class Diagnostic(StrEnum):
 
 _ADVICE = {
     Diagnostic.NONFINITE: (
-        "The map or its score has infinities or NaN, in float32 too: check the input and the "
-        "model's weights."
+        "The result has infinities or NaN, in float32 too: check the input and the model's weights."
     ),
     Diagnostic.NONFINITE_RETRIED: (
-        "Half precision gave infinities or NaN, so this map was computed again in float32: ask "
-        "this model for bfloat16, whose range is float32's, or for float32."
+        "Half precision gave infinities or NaN, so this was computed again in float32: ask this "
+        "model for bfloat16, whose range is float32's, or for float32."
     ),
     Diagnostic.ZERO_GRADIENT: (
         "The score does not change with the features: choose another target, a layer nearer to "

@@ -21,6 +21,7 @@ from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
 from camserve.engine.methods.finer import Finer
 from camserve.engine.plan import Plan, check_choices
+from camserve.engine.predictions import Prediction
 from camserve.engine.preparation import placement, prepare
 from camserve.engine.quantization import quantize_weights
 from camserve.engine.recurrence import PlainRecurrence
@@ -186,6 +187,26 @@ class Explainer:
             parts = torch.split(placed, at_once, self.batch_dimension)
             computation = self._computation(extent)
             return torch.cat([computation.output(part, plan) for part in parts])
+
+    def predict(self, inputs: Tensor, *, precision: Precision = "float32") -> list[Prediction]:
+        """What the model itself returns for N inputs, without a gradient or a hook for a map.
+
+        precision: of the network up to the feature layers, as an explanation has it, so that the
+        scores are the same. Raises InvalidInput or InvalidRequest.
+        """
+        check_choices("gradcam", precision, None, 1)
+        extent = self._accepted.check(inputs)
+        ends_backbone = precision != "float32" and bool(self.report.feature_layers)
+        taps = self._taps((), None) if ends_backbone else ()
+        plan = replace(self._plan("output"), taps=taps, precision=precision)
+        at_once = self._at_once(inputs.shape[self.batch_dimension])
+        computation = self._computation(extent)
+        found: list[Prediction] = []
+        with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
+            placed = self._accepted.place(inputs)
+            for part in torch.split(placed, at_once, self.batch_dimension):
+                found += computation.predict(part, plan)
+        return found
 
     def score_of(
         self,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from camserve.engine.layouts import Layout
 
-__all__ = ["class_dimension_first", "letters_of_output"]
+__all__ = ["class_dimension_first", "in_own_order", "letters_of_output"]
 
 
 def letters_of_output(shape: tuple[int, ...], layout: Layout | None) -> str:
@@ -22,3 +22,9 @@ def class_dimension_first(output: Tensor, letters: str) -> Tensor:
     if "C" not in letters:
         return output.movedim(batch, 0).unsqueeze(1)
     return output.movedim((batch, letters.index("C")), (0, 1))
+
+
+def in_own_order(row: Tensor, letters: str) -> Tensor:
+    """The inverse for one row: (C, *D) in the order of `letters` without the batch; a view."""
+    labels = letters.replace("B", "")
+    return row.movedim(0, labels.index("C")) if "C" in labels else row.squeeze(0)

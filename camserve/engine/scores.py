@@ -17,7 +17,7 @@ from camserve.engine.settling import settle
 from camserve.engine.targets import Settled, Target
 from camserve.errors import NotExplainable
 
-__all__ = ["Reader", "Scores", "score_targets", "scores_of"]
+__all__ = ["Reader", "Scores", "rows_of", "score_targets", "scores_of"]
 
 SATURATED_WITHIN = 1e-6
 """1 - p below which float32 knows 1 - p to one digit only (its spacing at 1 is 6e-8)."""
@@ -94,7 +94,7 @@ def score_targets(
     Raises ClassIndexOutOfRange, InvalidRequest, or NotExplainable for an output without batch.
     """
     leaf = reader.widened(output).requires_grad_()
-    logits = _rows(leaf, reader, len(targets))
+    logits = rows_of(leaf, reader, len(targets))
     x = reader.scores(logits)
     settled = [settle(row, x[i], reader.behind, finer) for i, row in enumerate(targets)]
     flat = [(i, target) for i, row in enumerate(settled) for target in row]
@@ -106,7 +106,8 @@ def score_targets(
     return Scores(settled, rows, _saturated(settled, rows, reader), leaf, sums, output.dtype)
 
 
-def _rows(output: Tensor, reader: Reader, count: int) -> Tensor:
+def rows_of(output: Tensor, reader: Reader, count: int) -> Tensor:
+    """(N, C, *D) of `count` inputs. Raises NotExplainable for an output without a batch."""
     if output.ndim == 0 or len(reader.letters) != output.ndim:
         raise NotExplainable(
             f"the reduction layer returns {tuple(output.shape)} for {count} inputs: its first "

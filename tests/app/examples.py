@@ -63,6 +63,11 @@ def requests() -> dict[str, dict[str, Any]]:
         "list-models": {"method": "GET", "path": "/v1/models"},
         "read-model": {"method": "GET", "path": "/v1/models/shapes"},
         "layers": {"method": "GET", "path": "/v1/models/shapes/layers"},
+        "predict": {
+            "method": "POST",
+            "path": "/v1/models/shapes/predict",
+            "json": {"inputs": create["inputs"], "top": 3},
+        },
         "alive": {"method": "GET", "path": "/livez"},
         "ready": {"method": "GET", "path": "/readyz"},
     }

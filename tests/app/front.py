@@ -20,13 +20,21 @@ from app.main import create_app
 from camserve.broker import Begun, QueueOptions, Registry, WorkerQueue, connect
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.input_specs import PictureSpec
-from camserve.contracts.jobs import Job, JobResult, ResultRow, map_name
+from camserve.contracts.jobs import (
+    Job,
+    JobResult,
+    PredictionResult,
+    PredictionRow,
+    ResultRow,
+    map_name,
+    output_name,
+)
 from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.contracts.wire import METADATA_KEY
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 
-__all__ = ["CARD", "Front", "png", "problem", "result_of", "running_front"]
+__all__ = ["CARD", "Front", "png", "prediction_of", "problem", "result_of", "running_front"]
 
 CARD = ResolvedCard(
     name="toy",
@@ -88,6 +96,23 @@ def result_of(job: Job, maps: Maps = ramp) -> bytes:
             one = made[layer] if isinstance(made, tuple) else made
             tensors[map_name(number, layer)] = np.ascontiguousarray(one)
     return save(tensors, metadata={METADATA_KEY: result.model_dump_json()})
+
+
+def prediction_of(job: Job, outputs: Sequence[np.ndarray], labels: str = "C") -> bytes:
+    """What a worker would commit for a prediction with these outputs."""
+    assert job.kind == "predict"
+    about = PredictionResult(
+        model_version=job.model_version,
+        output_format=labels,
+        rows=tuple(PredictionRow() for _ in outputs),
+        compute_ms=1.5,
+        batch_size=len(outputs),
+        precision=job.precision,
+        worker="w1",
+        device="cpu",
+    )
+    tensors = {output_name(i): np.asarray(one, np.float32) for i, one in enumerate(outputs)}
+    return save(tensors, metadata={METADATA_KEY: about.model_dump_json()})
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

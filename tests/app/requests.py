@@ -50,5 +50,5 @@ async def read_stream(
         "query_string": query.encode(),
         "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()],
     }
-    arrival = await read_request(Request(scope, receive), settings)
+    arrival = await read_request(Request(scope, receive), settings, ExplanationRequest)
     return arrival.asked, arrival.uploads

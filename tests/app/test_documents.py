@@ -21,7 +21,7 @@ SETTINGS = Settings(redis_url="redis://unused")
 
 
 def check(**document: Any) -> ExplanationRequest:
-    return validated({"model": "toy", **document}, SETTINGS)
+    return validated({"model": "toy", **document}, SETTINGS, ExplanationRequest)
 
 
 def test_malformed_json_is_located() -> None:
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_named_by_its_path(
 
 def test_a_misspelt_field_comes_before_the_one_that_is_missing() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        validated({"modle": "toy", "output": {"alpha": 2}}, SETTINGS)
+        validated({"modle": "toy", "output": {"alpha": 2}}, SETTINGS, ExplanationRequest)
     findings = {f["field"]: f["detail"] for f in caught.value.extensions["errors"]}
     assert list(findings) == ["modle", "model", "output.alpha"]
     assert findings["modle"] == "unknown field 'modle'; did you mean 'model'?"

@@ -18,7 +18,8 @@ from camserve.contracts.explanations import (
     ModelList,
     Readiness,
 )
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.predictions import Prediction
+from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from tests.app.examples import FOLDER, NAMES, exchange, masked
 from tests.service import Service
 
@@ -30,6 +31,7 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "list-models": ModelList,
     "read-model": ResolvedCard,
     "layers": LayerList,
+    "predict": Prediction,
     "ready": Readiness,
 }
 
@@ -67,7 +69,8 @@ def test_there_is_one_for_each_operation() -> None:
 def test_it_is_what_the_contract_says(name: str) -> None:
     exchanged = example(name)
     if "json" in exchanged["request"]:
-        ExplanationRequest.model_validate(exchanged["request"]["json"])
+        asked = PredictionRequest if name == "predict" else ExplanationRequest
+        asked.model_validate(exchanged["request"]["json"])
     if name in CONTRACTS:
         CONTRACTS[name].model_validate(exchanged["response"]["body"])
 

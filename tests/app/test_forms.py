@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-from app.flat_fields import FLAT_FIELDS, request_from_fields
+from app.flat_fields import flat_fields, request_from_fields
 from camserve.contracts.options import OutputOptions
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from camserve.contracts.targets import TARGET_KEYS
 from camserve.errors import (
     CamserveError,
@@ -41,8 +41,10 @@ def flat(**fields: str | list[str]) -> dict[str, Any]:
 
 def test_every_option_has_a_flat_field() -> None:
     nested = {*ExplanationRequest.model_fields, *OutputOptions.model_fields}
-    assert set(FLAT_FIELDS) == nested - {"inputs", "targets", "output"} | {*TARGET_KEYS, "params"}
-    assert len(FLAT_FIELDS) == len(set(FLAT_FIELDS))
+    fields = flat_fields(ExplanationRequest)
+    assert set(fields) == nested - {"inputs", "targets", "output"} | {*TARGET_KEYS, "params"}
+    assert len(fields) == len(set(fields))
+    assert set(flat_fields(PredictionRequest)) == PredictionRequest.model_fields.keys() - {"inputs"}
 
 
 def test_flat_targets() -> None:

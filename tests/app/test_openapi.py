@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.documents import inline_uploads
-from app.flat_fields import FLAT_FIELDS
+from app.flat_fields import flat_fields
 from app.negotiation import JSON, NPY, PICTURES, ZIP
 from app.openapi import PATH, render
 from app.pictures import decode_picture
@@ -22,6 +22,7 @@ from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ErrorCode
 
 DOCUMENT: dict[str, Any] = json.loads(render())
+FLAT_FIELDS = flat_fields(ExplanationRequest)
 CREATE = DOCUMENT["paths"]["/v1/explanations"]["post"]
 
 
@@ -80,6 +81,7 @@ def test_operations_read_well() -> None:
         "GET /v1/models",
         "GET /v1/models/{model}",
         "GET /v1/models/{model}/layers",
+        "POST /v1/models/{model}/predict",
         "GET /livez",
         "GET /readyz",
     }
@@ -131,7 +133,7 @@ def test_the_three_bodies_are_described() -> None:
 def test_operations_have_names_for_generated_clients() -> None:
     names = [one["operationId"] for path in DOCUMENT["paths"].values() for one in path.values()]
     explanations = {"explain", "read_explanation", "cancel_explanation", "read_map", "read_overlay"}
-    others = {"list_models", "read_model", "list_layers", "livez", "readyz"}
+    others = {"list_models", "read_model", "list_layers", "predict", "livez", "readyz"}
     assert len(names) == len(set(names))
     assert set(names) == explanations | others
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app import submission
+from app import admission
 from camserve.broker import JobQueue
 from camserve.errors import CorruptImage
 from tests.app.front import Front, png, problem, running_front
@@ -33,7 +33,7 @@ class Preparing:
         self.lock = threading.Lock()
         self.running = self.most = 0
 
-    def __call__(self, upload: Any, *others: Any) -> Any:
+    def __call__(self, upload: Any, *others: Any, **options: Any) -> Any:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
@@ -47,7 +47,7 @@ class Preparing:
             if upload.data == MEETING:
                 with contextlib.suppress(threading.BrokenBarrierError):
                     self.meeting.wait(0.5)
-            return self.real(upload, *others)
+            return self.real(upload, *others, **options)
         finally:
             with self.lock:
                 self.running -= 1
@@ -55,8 +55,8 @@ class Preparing:
 
 @pytest.fixture
 def preparing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Preparing]:
-    made = Preparing(submission.prepare)
-    monkeypatch.setattr(submission, "prepare", made)
+    made = Preparing(admission.prepare)
+    monkeypatch.setattr(admission, "prepare", made)
     yield made
     made.done.set()
 
@@ -97,18 +97,18 @@ async def test_the_wait_begins_before_the_preparation(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    real_wait, real_prepare = JobQueue.wait, submission.prepare
+    real_wait, real_prepare = JobQueue.wait, admission.prepare
 
     async def wait(queue: JobQueue, job_id: str, wait_s: float) -> Any:
         waited.append(wait_s)
         return await real_wait(queue, job_id, wait_s)
 
-    def prepare(*args: Any) -> Any:
+    def prepare(*args: Any, **options: Any) -> Any:
         time.sleep(0.3)  # longer than a call waits
-        return real_prepare(*args)
+        return real_prepare(*args, **options)
 
     monkeypatch.setattr(JobQueue, "wait", wait)
-    monkeypatch.setattr(submission, "prepare", prepare)
+    monkeypatch.setattr(admission, "prepare", prepare)
     async with running_front(redis_url, sync_wait_s=0.2) as front:
         await front.publish()
         response = await front.post()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.documents import validated
+from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import InvalidRequest
 from camserve.settings import Settings
 
@@ -16,7 +17,7 @@ def refused(**params: Any) -> tuple[str, str]:
     reduction = "similarity" if "reference" in params else "segmentation"
     target = {"reduction": reduction, "params": params}
     with pytest.raises(InvalidRequest) as caught:
-        validated({"model": "m", "targets": [target]}, Settings())
+        validated({"model": "m", "targets": [target]}, Settings(), ExplanationRequest)
     return caught.value.extensions["field"], str(caught.value)
 
 
@@ -72,5 +73,5 @@ def test_the_field_of_a_reference_is_the_one_that_was_sent(reference: Any, field
 def test_a_field_of_another_kind_of_input_is_not_taken_for_itself() -> None:
     document = {"model": "m", "inputs": [{"image": {"base64": ""}, "format": "SSC"}]}
     with pytest.raises(InvalidRequest, match="format does not go with the other") as caught:
-        validated(document, Settings())
+        validated(document, Settings(), ExplanationRequest)
     assert caught.value.extensions["field"] == "inputs.0.format"

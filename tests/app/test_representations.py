@@ -232,23 +232,23 @@ async def test_decoding_is_limited(redis_url: str, monkeypatch: pytest.MonkeyPat
     import threading
     import time
 
-    from app import submission
+    from app import admission
 
     lock, now, most = threading.Lock(), [0], [0]
-    real = submission.prepare
+    real = admission.prepare
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
         time.sleep(0.02)
         try:
-            return real(*args)
+            return real(*args, **options)
         finally:
             with lock:
                 now[0] -= 1
 
-    monkeypatch.setattr(submission, "prepare", counted)
+    monkeypatch.setattr(admission, "prepare", counted)
     async with running_front(redis_url, picture_threads=2) as front:
         await front.publish()
         files = [("input", png())] * 8

@@ -17,8 +17,9 @@ from camserve.contracts.base import Message
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.explanations import Explanation
 from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Job, JobResult
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.jobs import Job, JobResult, PredictionResult
+from camserve.contracts.predictions import Prediction
+from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from camserve.contracts.wire import METADATA_KEY, metadata_of, tensors_of
 from camserve.errors import ErrorCode, ModelUnavailable
 
@@ -31,6 +32,9 @@ MESSAGES: list[type[Message]] = [
     FailureMessage,
     Explanation,
     ExplanationRequest,
+    PredictionRequest,
+    PredictionResult,
+    Prediction,
 ]
 
 
@@ -64,7 +68,7 @@ def test_there_is_no_example_too_many() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, "1"])
 def test_another_version_is_refused(version: Any) -> None:
-    for message in (Job, JobResult):
+    for message in (Job, JobResult, PredictionResult):
         document = json.loads((EXAMPLES / f"{message.__name__}.json").read_text("utf-8"))
         with pytest.raises(ValidationError, match="version"):
             message.model_validate(document | {"version": version})

@@ -64,6 +64,8 @@ def test_curl_blocks(command: str, service: Service, newcomer: Path) -> None:
             assert min(picture.size) >= 384
     elif "map.npy" in command:
         assert np.load(newcomer / "map.npy").shape == (384, 384)
+    elif "/predict" in command:
+        assert b'"class_label":"star"' in done.stdout
     else:
         assert b'"state":"succeeded"' in done.stdout
 

@@ -16,7 +16,8 @@ from camserve.contracts.jobs import Job, JobInput, JobResult, JobTarget, input_n
 from camserve.contracts.targets import ClassIndexTarget
 from camserve.contracts.wire import METADATA_KEY, metadata_of
 from tests.workers.factories import SHAPE
-from workers.compute import Limits, Outcome, explain_jobs
+from workers.attempts import Outcome
+from workers.compute import Limits, explain_jobs
 from workers.models import ResidentModel
 from workers.rows import ComputeJob
 

@@ -18,7 +18,8 @@ from camserve.errors import ErrorCode
 from tests.workers.cards import entry_of, factory_card, settings, write_model
 from tests.workers.factories import FAULTY, SHAPE
 from tests.workers.jobs import compute_job, document, noise, payload, read
-from workers.compute import Limits, Outcome, explain_jobs
+from workers.attempts import Outcome
+from workers.compute import Limits, explain_jobs
 from workers.models import ResidentModel, load_model
 from workers.rows import ComputeJob
 

@@ -184,7 +184,7 @@ async def test_a_model_that_hangs_is_left_by_its_process(
     worker = await ready(redis)
     hanging = await enqueue(queue, noise(0, HANGING), model="odd")
     await eventually(lambda: f"worker {worker.worker} ended (exit code 70)" in shared.log)
-    assert "explaining odd outlasted its time limit" in shared.log
+    assert "computing with odd outlasted its time limit" in shared.log
     await queue.cancel(hanging)
     assert (await done(queue, hanging)).state is State.CANCELED
     await ready(redis, but=worker.worker)

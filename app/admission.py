@@ -1,0 +1,102 @@
+"""What every job begins with: its deadline, a model that can be used now, and prepared inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from app.documents import Upload
+from app.inputs import PreparedInput, prepare
+from app.state import AppState
+from app.uploads import Arrival
+from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.input_specs import InputSpec
+from camserve.contracts.requests import InputsRequest
+from camserve.errors import CamserveError, DeadlineExceeded, InvalidRequest, TooLarge
+
+__all__ = ["Admission", "admit", "prepared", "until"]
+
+Asked = TypeVar("Asked", bound=InputsRequest)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """deadline_s: by this process's event loop."""
+
+    card: ResolvedCard
+    spec: InputSpec
+    deadline_s: float
+
+
+async def admit(state: AppState, arrival: Arrival[Asked], model: str) -> Admission:
+    """Check a request's deadline and device against the service, and have its model ready.
+
+    Raises InvalidRequest; ModelNotFound, NoWorker, ModelLoading, ModelUnavailable (and what else a
+    load may fail with), QueueUnavailable.
+    """
+    request = arrival.asked
+    time_to_deadline_s = _time_to_deadline_s(request, state)
+    card = await state.catalog.ready_card(model, time_to_deadline_s)
+    if card.input is None:
+        raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
+    await state.catalog.check_execution(card.name, request.execution)
+    return Admission(card, card.input, arrival.arrived_s + time_to_deadline_s)
+
+
+async def prepared(
+    state: AppState, arrival: Arrival[Asked], admission: Admission, *, drawn: bool = True
+) -> list[PreparedInput]:
+    """All inputs; the first that cannot be prepared ends it, with its number in the error.
+
+    drawn: whether overlays may be asked for. Raises DeadlineExceeded, and what `prepare` does.
+    """
+
+    async def one(index: int, upload: Upload) -> list[PreparedInput]:
+        labels = arrival.asked.format
+        try:
+            return await state.on_pictures(
+                partial(prepare, upload, admission.spec, state.settings, labels, drawn=drawn)
+            )
+        except CamserveError as error:
+            error.extensions["input"] = index
+            raise
+
+    try:
+        async with until(admission.deadline_s), asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(one(i, upload)) for i, upload in enumerate(arrival.uploads)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    inputs = [one for task in made for one in task.result()]
+    limit = state.settings.max_inputs
+    if len(inputs) > limit:
+        raise TooLarge(
+            f"{len(inputs)} inputs are more than {limit}: send several requests", limit=limit
+        )
+    return inputs
+
+
+@asynccontextmanager
+async def until(deadline_s: float) -> AsyncIterator[None]:
+    """Raises DeadlineExceeded at the deadline, whatever is still being prepared, or in line."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded from error
+
+
+def _time_to_deadline_s(request: InputsRequest, state: AppState) -> float:
+    if request.deadline_ms is None:
+        return state.settings.deadline_s
+    longest_s = state.settings.max_deadline_s
+    if request.deadline_ms > longest_s * 1000:
+        raise InvalidRequest(
+            f"deadline_ms: at most {longest_s * 1000:.0f}",
+            field="deadline_ms",
+            limit=longest_s * 1000,
+        )
+    return request.deadline_ms / 1000

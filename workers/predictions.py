@@ -1,0 +1,98 @@
+"""Predictions on the device: jobs in, the model's outputs out. Runs in the compute thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from safetensors.torch import save
+
+from camserve.contracts.jobs import Job, PredictionResult, PredictionRow, output_name
+from camserve.contracts.wire import METADATA_KEY
+from camserve.engine import Budget, Prediction
+from camserve.errors import TooLarge
+from workers.attempts import Outcome, attempt, failing
+from workers.compute import Limits, as_messages
+from workers.models import ResidentModel
+from workers.rows import ComputeJob, Row, batches, read_rows
+
+__all__ = ["predict_jobs"]
+
+
+def predict_jobs(
+    model: ResidentModel, jobs: Sequence[ComputeJob], *, limits: Limits, worker: str, device: str
+) -> list[Outcome]:
+    """Run jobs of one model together; inputs that fit share a forward pass.
+
+    A job that cannot be computed fails alone: if a batch raises, its jobs run again one by one.
+    """
+    started_s = time.perf_counter()
+    outcomes: dict[str, Outcome] = {}
+    rows: list[Row] = []
+    for job in jobs:
+        with failing(job, outcomes):
+            rows += read_rows(job, model.explainer, Budget())
+    predicted: dict[tuple[str, int], tuple[Prediction, int]] = {}
+
+    def predict(batch: Sequence[Row]) -> list[tuple[Prediction, int]]:
+        explainer = model.explainer
+        inputs = torch.stack([row.tensor for row in batch], explainer.batch_dimension)
+        found = explainer.predict(inputs, precision=batch[0].job.job.precision)
+        return [(one, len(batch)) for one in found]
+
+    max_batch = limits.max_batch if model.explainer.report.rows_are_independent else 1
+    for batch in batches(rows, max_batch):
+        for row, found in attempt(batch, predict, outcomes):
+            predicted[row.job.job_id, row.index] = found
+    compute_ms = (time.perf_counter() - started_s) * 1000
+    for job in jobs:
+        if job.job_id in outcomes:
+            continue
+        with failing(job, outcomes):
+            of_job = [predicted[job.job_id, index] for index in range(len(job.job.inputs))]
+            outcomes[job.job_id] = _result(
+                model,
+                job.job,
+                of_job,
+                most_numbers=limits.output_numbers,
+                compute_ms=compute_ms,
+                worker=worker,
+                device=device,
+            )
+    return [outcomes[job.job_id] for job in jobs]
+
+
+def _result(
+    model: ResidentModel,
+    job: Job,
+    predicted: Sequence[tuple[Prediction, int]],
+    *,
+    most_numbers: float,
+    compute_ms: float,
+    worker: str,
+    device: str,
+) -> bytes:
+    """Raises TooLarge for outputs that the queue should not carry."""
+    numbers = sum(one.output.numel() for one, _ in predicted)
+    if numbers > most_numbers:
+        raise TooLarge(
+            f"the model's outputs are {numbers / 1e6:.3g} million numbers, and the service answers "
+            f"with at most {most_numbers / 1e6:g}: send fewer or smaller inputs",
+            limit=most_numbers,
+        )
+    about = PredictionResult(
+        model_version=model.card.version,
+        output_format=model.explainer.report.output_format.replace("B", ""),
+        rows=tuple(PredictionRow(diagnostics=as_messages(one.diagnostics)) for one, _ in predicted),
+        compute_ms=round(compute_ms, 3),
+        batch_size=max((batch_size for _, batch_size in predicted), default=0),
+        precision=job.precision,
+        worker=worker,
+        device=device,
+    )
+    tensors = {
+        output_name(index): one.output.float().contiguous()
+        for index, (one, _) in enumerate(predicted)
+    }
+    return save(tensors, metadata={METADATA_KEY: about.model_dump_json()})
