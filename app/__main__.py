@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import sys
 
 import uvicorn
@@ -12,6 +14,17 @@ from app.main import create_app
 from camserve.lifeline import watch
 from camserve.logs import configure_logs
 from camserve.settings import Settings
+
+STARTUP_FAILURE = 3  # uvicorn's own code for it; it has logged why
+
+
+class _Server(uvicorn.Server):
+    """Tells the application of the end, for which event streams would keep it waiting."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        stopping: asyncio.Event = self.config.app.state.stopping  # type: ignore[union-attr]
+        stopping.set()
+        await super().shutdown(sockets)
 
 
 def main() -> int:
@@ -24,16 +37,19 @@ def main() -> int:
     configure_logs(settings.log_level)
     # uvicorn drains on SIGTERM; a parent that died cannot send it any more
     watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=round(settings.drain_s),
-        server_header=False,
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=settings.log_level == "debug",
+            timeout_graceful_shutdown=round(settings.drain_s),
+            server_header=False,
+        )
     )
-    return 0
+    server.run()
+    return 0 if server.started else STARTUP_FAILURE
 
 
 if __name__ == "__main__":

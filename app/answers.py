@@ -38,6 +38,7 @@ __all__ = [
     "map_response",
     "npy_response",
     "picture_response",
+    "snapshot",
 ]
 
 # on what was negotiated: a cache must not answer one client with the form of another
@@ -71,9 +72,10 @@ async def explanation_response(
     began_s = time.perf_counter()
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
+    position = await state.queue.position(record)
 
     def make() -> Response:
-        body = _json(explanation(record, done, card, state.settings))
+        body = _json(explanation(record, done, card, state.settings, position=position))
         timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
         # its state may change at any time: a client may keep it, and must ask
         cache = {"ETag": etag_of(body), "Cache-Control": "no-cache"}
@@ -84,6 +86,19 @@ async def explanation_response(
 
     # in a thread: it may hold maps of a million numbers
     return await state.on_pictures(make)
+
+
+async def snapshot(state: AppState, record: JobRecord) -> bytes:
+    """The explanation in its present state as JSON, with links to its maps and none of them inside:
+    for those who are told of every change."""
+    done = await finished(state, record) if record.state is State.SUCCEEDED else None
+    card = await state.catalog.find(record.model) if done else None
+    position = await state.queue.position(record)
+    return await state.on_pictures(
+        lambda: _json(
+            explanation(record, done, card, state.settings, position=position, inline=False)
+        )
+    )
 
 
 async def map_response(

@@ -67,6 +67,7 @@ _HEADERS = {
     "Cache-Control": "How long a browser may keep it, and whether it must ask again.",
     "ETag": "Tag of this very content, for `If-None-Match`.",
     "Server-Timing": "Milliseconds: `prepare` (decode, resize), `queue`, `compute`, `present`.",
+    "Link": "`rel=next`: the next page.",
     "Location": "Address of the explanation.",
     "Preference-Applied": "What of `Prefer` was honoured.",
     "Retry-After": "Seconds after which to try again, where that can help.",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["HeadRequests"]
+__all__ = ["HeadRequests", "is_head"]
+
+_MARK = "camserve.head"
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether this GET was HEAD: for an answer without end, of which the headers will do."""
+    return bool(scope.get(_MARK))
 
 
 class HeadRequests:
@@ -24,4 +31,4 @@ class HeadRequests:
             await send(message)
 
         # a copy: the server must still know that it was HEAD
-        await self._app({**scope, "method": "GET"}, receive, send_without_content)
+        await self._app({**scope, "method": "GET", _MARK: True}, receive, send_without_content)

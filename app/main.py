@@ -18,12 +18,12 @@ from app.documentation import DESCRIPTION, TAGS, document
 from app.guard import Guard
 from app.head_requests import HeadRequests
 from app.request_ids import RequestIds
-from app.routers import docs, explanations, health, models, predictions, results
+from app.routers import docs, explanations, health, listing, models, predictions, results
 from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
 from camserve import __version__
-from camserve.broker import JobQueue, Registry, connect
+from camserve.broker import JobQueue, RecentJobs, Registry, connect
 from camserve.errors import QueueUnavailable
 from camserve.exposure import check_exposure
 from camserve.key_file import KeyFile
@@ -35,6 +35,8 @@ __all__ = ["create_app"]
 logger = logging.getLogger(__name__)
 
 REAP_S = 1.0
+# in the order in which the documentation shows them
+_ROUTERS = (explanations, listing, results, models, predictions, health, problem_pages, docs)
 REFRESH_KEYS_S = 1.0
 
 
@@ -62,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url, keys=keys),
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.stopping = asyncio.Event()
     problems.install(app)
     # each is around the ones before it
     app.add_middleware(Guard, keys=keys)
@@ -69,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
     allow_origins(app, settings)
-    for module in (explanations, results, models, predictions, health, problem_pages, docs):
+    for module in _ROUTERS:
         app.include_router(module.router)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
@@ -77,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(
-    _: FastAPI, *, settings: Settings, redis_url: str, keys: KeyFile | None
+    app: FastAPI, *, settings: Settings, redis_url: str, keys: KeyFile | None
 ) -> AsyncIterator[dict[str, AppState]]:
     """Connect, subscribe, reap; all of it survives a Redis that is away."""
     redis = connect(redis_url)
@@ -89,7 +92,10 @@ async def _lifespan(
             tasks.append(asyncio.create_task(_refresh(keys)))
         threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
         try:
-            yield {"parts": AppState(settings, queue, catalog, threads)}
+            parts = AppState(
+                settings, queue, RecentJobs(redis), catalog, threads, app.state.stopping
+            )
+            yield {"parts": parts}
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for task in tasks:

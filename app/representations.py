@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -11,13 +12,15 @@ import numpy as np
 from app.presentation import finish_map, raw_map
 from app.requested import array_options, room_inline
 from app.results import Finished, failure_of
-from camserve.broker import JobRecord
+from camserve.broker import JobRecord, State
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
     Computation,
     Explanation,
+    ExplanationSummary,
     Link,
     MapSummary,
+    Progress,
     ResultSummary,
     TargetSummary,
     Timings,
@@ -29,7 +32,7 @@ from camserve.contracts.options import OutputOptions, PictureStyle
 from camserve.maps.encode import npy_parts
 from camserve.settings import Settings
 
-__all__ = ["explanation", "explanation_href", "map_href", "overlay_href", "timings"]
+__all__ = ["explanation", "explanation_href", "map_href", "overlay_href", "summary", "timings"]
 
 
 def explanation_href(job_id: str) -> str:
@@ -61,33 +64,72 @@ def explanation(
     finished: Finished | None,
     card: ResolvedCard | None,
     settings: Settings,
+    *,
+    position: int | None = None,
+    inline: bool = True,
 ) -> Explanation:
-    """An explanation in whatever state; `finished` and `card` (for labels) where there are any."""
+    """An explanation in whatever state; `finished` and `card` (for labels) where there are any.
+
+    position: in the queue. inline: put the maps inside that were asked for there.
+    """
     job = Job.model_validate_json(record.document)
-    failure = failure_of(record)
     results = range(len(finished.maps)) if finished else ()
     return Explanation(
-        id=record.id,
-        state=record.state,
-        model=record.model,
-        model_version=job.model_version,
-        created_at=_time(record.created_ms),
-        started_at=_time(record.started_ms) if record.started_ms else None,
-        completed_at=_time(record.completed_ms) if record.completed_ms else None,
-        deadline_at=_time(record.deadline_ms),
-        attempts=record.attempts,
-        cancel_requested=record.cancel_requested,
-        results=tuple(_result(finished, n, card, settings) for n in results if finished),
-        timings_ms=timings(record, finished.result.compute_ms if finished else None),
+        **_lifetime(record, job, finished),
+        queue_position=position,
+        progress=_progress(record),
+        results=tuple(
+            _result(finished, n, card, settings if inline else None) for n in results if finished
+        ),
         computation=_computation(finished) if finished else None,
-        error=FailureMessage.of(failure) if failure else None,
-        href=explanation_href(record.id),
     )
 
 
+def summary(record: JobRecord) -> ExplanationSummary:
+    """An explanation as a list shows it."""
+    job = Job.model_validate_json(record.document)
+    overlay = overlay_href(record.id, 0, job.output)
+    return ExplanationSummary(
+        **_lifetime(record, job, None),
+        priority=record.priority.value,
+        inputs=len(job.inputs),
+        input_names=tuple(one.name for one in job.inputs),
+        maps=len(job.inputs) * sum(target.count for target in job.targets),
+        overlay=Link(href=overlay) if record.state is State.SUCCEEDED else None,
+    )
+
+
+def _lifetime(record: JobRecord, job: Job, finished: Finished | None) -> dict[str, Any]:
+    """What is known in every state, as members of a `Lifetime`."""
+    failure = failure_of(record)
+    return {
+        "id": record.id,
+        "state": record.state,
+        "model": record.model,
+        "model_version": job.model_version,
+        "created_at": _time(record.created_ms),
+        "started_at": _time(record.started_ms) if record.started_ms else None,
+        "completed_at": _time(record.completed_ms) if record.completed_ms else None,
+        "deadline_at": _time(record.deadline_ms),
+        "attempts": record.attempts,
+        "cancel_requested": record.cancel_requested,
+        "timings_ms": timings(record, finished.result.compute_ms if finished else None),
+        "error": FailureMessage.of(failure) if failure else None,
+        "href": explanation_href(record.id),
+    }
+
+
+def _progress(record: JobRecord) -> Progress | None:
+    if record.state is not State.RUNNING or record.progress is None:
+        return None
+    done, total = record.progress
+    return Progress(done=done, total=total)
+
+
 def _result(
-    finished: Finished, number: int, card: ResolvedCard | None, settings: Settings
+    finished: Finished, number: int, card: ResolvedCard | None, settings: Settings | None
 ) -> ResultSummary:
+    """settings: their limits fit the maps that are put inside; None puts none."""
     job, row = finished.job, finished.result.rows[number]
     target = job.targets[row.target]
     signed = raw_map(finished, number)
@@ -112,7 +154,7 @@ def _result(
             min=float(finite.min()) if finite.size else None,
             max=float(finite.max()) if finite.size else None,
             href=map_href(job_id, number, job.output),
-            **_inline(finished, number, settings),
+            **(_inline(finished, number, settings) if settings else {}),
         ),
         overlay=Link(href=overlay_href(job_id, number, job.output)),
         diagnostics=row.diagnostics,

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar, cast
 from fastapi import Depends, Request
 
 from app.catalog import Catalog
-from camserve.broker import JobQueue
+from camserve.broker import JobQueue, RecentJobs
 from camserve.settings import Settings
 
 __all__ = ["AppState", "State"]
@@ -25,8 +25,10 @@ class AppState:
 
     settings: Settings
     queue: JobQueue
+    recent: RecentJobs
     catalog: Catalog
     picture_threads: ThreadPoolExecutor
+    stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends
 
     async def on_pictures(self, work: Callable[[], T]) -> T:
         """Decode or draw in one of few threads, since each may take half a gigabyte.

@@ -6,12 +6,15 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse
 from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
 from app.body_documentation import GRAY_PICTURE, flat_query, request_body
 from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
+from app.events import event_stream
 from app.guard import caller_name
+from app.head_requests import is_head
 from app.negotiation import (
     JSON,
     NPY,
@@ -167,6 +170,38 @@ async def read_explanation(
         record = await fetch(state, explanation_id)
         return await explanation_response(state, record, headers=VARY, request=request)
     return await answer(state, await fetch_succeeded(state, explanation_id), form)
+
+
+@router.get(
+    "/{explanation_id}/events",
+    summary="Follow",
+    response_class=Response,  # with its own class, FastAPI would write the events
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "The explanation, whenever it changes.",
+        },
+        204: {"description": "`Last-Event-ID` is that of the last event: nothing more will come."},
+        **problems(404, 503),
+    },
+)
+async def follow_explanation(
+    request: Request,
+    explanation_id: ExplanationId,
+    state: State,
+    last_event_id: Annotated[
+        str | None, Header(description="Id of the event that was seen last; a browser sends it.")
+    ] = None,
+) -> Response:
+    """Server-sent events: the state, the place in the queue, the progress, and at last the results.
+
+    Each event holds the whole explanation as JSON, with links to its maps; the stream ends with the
+    last one. With `Last-Event-ID`, what was seen is not sent again.
+    """
+    record = await fetch(state, explanation_id)
+    if is_head(request.scope):
+        return Response(media_type=EventSourceResponse.media_type)
+    return await event_stream(state, record, last_event_id)
 
 
 @router.delete(

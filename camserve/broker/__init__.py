@@ -9,6 +9,7 @@ from camserve.broker.devices import AUTO, EXECUTION, executions_of, fits
 from camserve.broker.job_ids import model_of, new_job_id
 from camserve.broker.job_queue import JobQueue
 from camserve.broker.options import QueueOptions
+from camserve.broker.recent_jobs import Page, RecentJobs
 from camserve.broker.records import Begun, Claim, Enqueued, JobRecord, Priority
 from camserve.broker.registry import Registry, WorkerRecord
 from camserve.broker.worker_queue import WorkerQueue
@@ -22,8 +23,10 @@ __all__ = [
     "Enqueued",
     "JobQueue",
     "JobRecord",
+    "Page",
     "Priority",
     "QueueOptions",
+    "RecentJobs",
     "Registry",
     "State",
     "WorkerQueue",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -20,6 +20,7 @@ from camserve.broker.options import QueueOptions
 from camserve.broker.records import Enqueued, JobRecord, Priority
 from camserve.broker.registry import Registry
 from camserve.broker.scripts import Command, call, execute
+from camserve.contracts.states import State
 from camserve.errors import IdempotencyConflict, QueueFull, QueueUnavailable
 
 __all__ = ["JobQueue"]
@@ -39,10 +40,10 @@ class JobQueue:
         self._redis = redis
         self._options = options
         self._registry = Registry(redis, options)
-        self._notifications = Notifications(redis, keys.DONE)
+        self._notifications = Notifications(redis, keys.DONE, keys.NEWS)
 
     async def start(self) -> None:
-        """Subscribes to the news of closed jobs. Does not fail when the server is away."""
+        """Subscribes to the news of jobs. Does not fail when the server is away."""
         await self._notifications.start(_START_PATIENCE_S)
 
     async def aclose(self) -> None:
@@ -74,6 +75,7 @@ class JobQueue:
         idempotency_owner: str = "",
         fingerprint: str | None = None,
         execution: str = AUTO,
+        listed: bool = False,
     ) -> Enqueued:
         """Accepts a job, once: the same id, or the same idempotency key, is the same job.
 
@@ -82,6 +84,7 @@ class JobQueue:
         idempotency_owner: whose key it is; the same key of another is another key. No colon in it.
         payload, document, attachments: of a duplicate they are dropped, and the first ones stay.
         execution: which workers may claim it, as EXECUTION spells it; if none ever does it expires.
+        listed: whether `RecentJobs` shows it.
         Raises ValueError (malformed id or execution), QueueFull, and IdempotencyConflict when the
         key came with another fingerprint before.
         """
@@ -114,6 +117,7 @@ class JobQueue:
                 *(job_id, priority.value, lane, time_to_deadline_ms, document),
                 *(self._options.job_ttl_ms, self._options.depth_cap, nonce),
                 *(owned_key, fingerprint or ""),
+                self._options.recent_cap if listed else "",
             )
         )
         *_, (outcome, answered_by, depth) = await execute(self._redis, *commands)
@@ -152,7 +156,7 @@ class JobQueue:
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + timeout_s
-        with self._notifications.listening(job_id) as news:
+        with self._notifications.listening(job_id, keys.DONE) as news:
             while True:
                 left_s = end_s - loop.time()
                 news.clear()
@@ -170,6 +174,38 @@ class JobQueue:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await news.wait()
+
+    async def follow(self, job_id: str) -> AsyncIterator[JobRecord | None]:
+        """The job as it is, at once and whenever it may have changed, until it is closed or gone.
+
+        It may be the same again: there is a look every `fallback_look_s` at least. None says that
+        the server is away and nothing is known now.
+        """
+        with self._notifications.listening(job_id, keys.DONE, keys.NEWS) as news:
+            while True:
+                news.clear()
+                try:
+                    record = await self._look(job_id)
+                except QueueUnavailable:
+                    yield None
+                else:
+                    if record is None:
+                        return
+                    yield record
+                    if record.is_terminal:
+                        return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._options.fallback_look_s):
+                        await news.wait()
+
+    async def position(self, record: JobRecord) -> int | None:
+        """How many jobs of its model are before a queued one, 0 for the next; else None."""
+        if record.state is not State.QUEUED:
+            return None
+        (ahead,) = await execute(
+            self._redis, call("position", [keys.prefix(record.model)], record.id)
+        )
+        return None if ahead is None else int(ahead)
 
     async def cancel(self, job_id: str) -> JobRecord | None:
         """Cancels a queued job; asks a running one to stop; leaves a closed one. None if missing.

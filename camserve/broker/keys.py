@@ -10,12 +10,14 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:in:ID          payload          cam:{M}:out:ID   result        cam:{M}:att:ID  hash
     cam:{M}:staged:ID:N    a value on its way into in, out or att
     cam:{M}:idem:WHO:KEY   idempotency key of a caller -> "ID\\nfingerprint"
+    cam:{M}:recent         sorted set of ids of explanations, newest last, capped
     cam:{M}:dead           list of dead letters, newest first, capped
     cam:queues             set of models that ever had a job, for the reaper
     cam:models             model -> resolved card
     cam:workers            worker -> record
     cam:reaper             lock
     cam:done               channel: ids of closed jobs
+    cam:news               channel: ids of jobs that began, got on, or are asked to stop
 
 Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`; streams
 and the sets of them at least as long as their youngest job; staged values `STAGED_TTL_MS`. Only
@@ -35,6 +37,7 @@ __all__ = [
     "DONE",
     "GROUP",
     "MODEL_NAME",
+    "NEWS",
     "QUEUES",
     "RANKS",
     "REAPER",
@@ -49,6 +52,7 @@ __all__ = [
     "payload",
     "prefix",
     "rank",
+    "recent",
     "result",
     "staged",
     "stream",
@@ -59,6 +63,7 @@ WORKERS: Final = "cam:workers"
 QUEUES: Final = "cam:queues"
 REAPER: Final = "cam:reaper"
 DONE: Final = "cam:done"
+NEWS: Final = "cam:news"
 
 GROUP: Final = "workers"
 REDELIVERED: Final = "redelivered"
@@ -113,6 +118,10 @@ def attachments(model: str, job_id: str) -> str:
 
 def staged(model: str, job_id: str, nonce: str) -> str:
     return f"{prefix(model)}staged:{job_id}:{nonce}"
+
+
+def recent(model: str) -> str:
+    return f"{prefix(model)}recent"
 
 
 def dead_letters(model: str) -> str:

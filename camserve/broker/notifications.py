@@ -1,4 +1,4 @@
-"""News of closed jobs: one subscription per process, shared by all its waiters."""
+"""News of jobs: one subscription per process, shared by all its waiters."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 class Notifications:
-    """Wakes those who wait for a job when its id comes over `channel`.
+    """Wakes those who wait for a job when its id comes over a channel that they listen to.
 
     It subscribes for ever: a lost connection is made anew. Whatever was published in between is
     lost, so each confirmed subscription wakes everybody to look for themselves.
     """
 
-    def __init__(self, redis: Redis, channel: str) -> None:
+    def __init__(self, redis: Redis, *channels: str) -> None:
         self._redis = redis
-        self._channel = channel
-        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._channels = channels
+        self._waiters: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._confirmed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,17 +49,19 @@ class Notifications:
             await asyncio.wait([task], timeout=_FIRST_RETRY_S)
 
     @contextlib.contextmanager
-    def listening(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when there may be news of the job."""
+    def listening(self, job_id: str, *channels: str) -> Iterator[asyncio.Event]:
+        """An event that is set when there may be news of the job on one of the channels."""
         event = asyncio.Event()
-        self._waiters.setdefault(job_id, set()).add(event)
+        for channel in channels:
+            self._waiters.setdefault((channel, job_id), set()).add(event)
         try:
             yield event
         finally:
-            waiters = self._waiters[job_id]
-            waiters.discard(event)
-            if not waiters:
-                del self._waiters[job_id]
+            for channel in channels:
+                waiters = self._waiters[channel, job_id]
+                waiters.discard(event)
+                if not waiters:
+                    del self._waiters[channel, job_id]
 
     async def _stay_subscribed(self) -> None:
         retry_s = _FIRST_RETRY_S
@@ -68,9 +70,9 @@ class Notifications:
                 await self._listen()
             except (RedisError, OSError) as error:
                 if not is_outage(error):
-                    _log.exception("the subscription to %s failed", self._channel)
+                    _log.exception("the subscription to %s failed", self._names)
             if self._confirmed.is_set():
-                _log.warning("lost the subscription to %s; subscribing again", self._channel)
+                _log.warning("lost the subscription to %s; subscribing again", self._names)
                 self._confirmed.clear()
                 retry_s = _FIRST_RETRY_S
             await asyncio.sleep(retry_s)
@@ -78,19 +80,24 @@ class Notifications:
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as subscription:
-            await subscription.subscribe(self._channel)
+            await subscription.subscribe(*self._channels)
             while True:
                 message = await subscription.get_message(timeout=None)
                 if message is None:
                     continue
                 if message["type"] == "subscribe":
                     # Also after a reconnection that redis-py made by itself.
-                    self._confirmed.set()
+                    if message["channel"].decode() == self._channels[-1]:
+                        self._confirmed.set()  # they are confirmed in the order of the request
                     self._wake(*self._waiters)
                 elif message["type"] == "message":
-                    self._wake(message["data"].decode())
+                    self._wake((message["channel"].decode(), message["data"].decode()))
 
-    def _wake(self, *job_ids: str) -> None:
-        for job_id in job_ids:
-            for event in self._waiters.get(job_id, ()):
+    @property
+    def _names(self) -> str:
+        return " and ".join(self._channels)
+
+    def _wake(self, *subjects: tuple[str, str]) -> None:
+        for subject in subjects:
+            for event in self._waiters.get(subject, ()):
                 event.set()

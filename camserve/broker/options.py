@@ -24,6 +24,8 @@ class QueueOptions:
     """How long a closed job, its result and its attachments can be read."""
     job_time_limit_s: float = 120.0
     """A job that runs longer has its lease renewed no more."""
+    recent_cap: int = 10_000
+    """Explanations listed per model; older ones can still be fetched by their id."""
     dead_letter_cap: int = 1000
     """Dead letters kept per model; the oldest go first."""
     fallback_look_s: float = 1.0

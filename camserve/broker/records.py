@@ -47,6 +47,8 @@ class JobRecord:
     """What the front end stored with it."""
     failure: bytes | None
     """JSON with `code` and `detail` when failed, expired or dead."""
+    progress: tuple[int, int] | None
+    """Of the running attempt: units done and units in all, if its worker told."""
     owner: str | None
     """Token of the latest attempt."""
     consumer: str | None
@@ -77,9 +79,17 @@ class JobRecord:
             cancel_requested=b"cancel" in values,
             document=values[b"document"],
             failure=values.get(b"failure"),
+            progress=_progress(values.get(b"progress")),
             owner=text(b"owner"),
             consumer=text(b"consumer"),
         )
+
+
+def _progress(value: bytes | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    done, total = value.split(b"/")
+    return int(done), int(total)
 
 
 @dataclass(frozen=True)

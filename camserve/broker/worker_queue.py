@@ -136,6 +136,16 @@ class WorkerQueue:
         """Commits a failure (small JSON with `code` and `detail`); else as `finish`."""
         return await self._commit(begun, State.FAILED, failure=failure)
 
+    async def report(self, progress: Sequence[tuple[Begun, int, int]]) -> None:
+        """Tells how far jobs are: units done and units in all. Of a job that was lost: nothing."""
+        await execute(
+            self._redis,
+            *(
+                call("progress", [keys.prefix(job.model)], job.job_id, job.token, f"{done}/{total}")
+                for job, done, total in progress
+            ),
+        )
+
     async def is_canceled(self, begun: Begun) -> bool:
         """Whether nobody wants the result any more: cancel requested, closed, lost, taken over."""
         (values,) = await execute(

@@ -13,17 +13,21 @@ from camserve.contracts.failures import FailureMessage
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.jobs import Diagnostic, MetricResult
 from camserve.contracts.layers import Layers
+from camserve.contracts.requests import Priority
 from camserve.contracts.states import State
 
 __all__ = [
     "Computation",
     "Explanation",
+    "ExplanationList",
+    "ExplanationSummary",
     "LayerList",
     "Link",
     "MapArray",
     "MapSummary",
     "ModelList",
     "ModelSummary",
+    "Progress",
     "Readiness",
     "ResultSummary",
     "TargetSummary",
@@ -112,8 +116,15 @@ class Timings(Message):
     total: float | None = Field(None, description="From acceptance to completion.")
 
 
-class Explanation(Message):
-    """An explanation, in whatever state it is."""
+class Progress(Message):
+    """How far a running explanation is."""
+
+    done: int = Field(description="Forward passes of single inputs that were made.")
+    total: int = Field(description="Those that it takes.")
+
+
+class Lifetime(Message):
+    """What is known of an explanation in every state."""
 
     id: str
     state: State
@@ -127,11 +138,39 @@ class Explanation(Message):
     cancel_requested: bool = Field(
         default=False, description="Whether DELETE was sent; a running one stops when it can."
     )
-    results: tuple[ResultSummary, ...] = ()
     timings_ms: Timings = Timings()
-    computation: Computation | None = Field(None, description="Null while there is no result.")
     error: FailureMessage | None = None
     href: str
+
+
+class Explanation(Lifetime):
+    """An explanation, in whatever state it is."""
+
+    queue_position: int | None = Field(
+        None, description="Of a queued one: how many of its model are before it."
+    )
+    progress: Progress | None = Field(
+        None, description="Of a running one, once its worker told, twice a second at most."
+    )
+    results: tuple[ResultSummary, ...] = ()
+    computation: Computation | None = Field(None, description="Null while there is no result.")
+
+
+class ExplanationSummary(Lifetime):
+    """An explanation in a list: without its results."""
+
+    priority: Priority
+    inputs: int = Field(description="How many inputs it has.")
+    input_names: tuple[str | None, ...] = Field((), description="Names of the uploads.")
+    maps: int = Field(description="How many results it has, or will have.")
+    overlay: Link | None = Field(None, description="Of the first result, once there is one.")
+
+
+class ExplanationList(Message):
+    """Recent explanations, newest first."""
+
+    explanations: tuple[ExplanationSummary, ...]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last.")
 
 
 class MapArray(Message):

@@ -30,7 +30,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z$")
 # what differs from run to run, or from machine to machine
 _VARYING = {
     *("queue", "compute", "total", "workers", "queue_depth", "resident_on"),
-    *("request_id", "version", "model_version"),
+    *("request_id", "version", "model_version", "next_cursor"),
 }
 
 
@@ -56,7 +56,9 @@ def requests() -> dict[str, dict[str, Any]]:
             "path": "/v1/explanations",
             "json": create | {"targets": [{"class_index": 8}]},
         },
+        "list": {"method": "GET", "path": "/v1/explanations?model=shapes&limit=100"},
         "read": {"method": "GET", "path": "/v1/explanations/{id}"},
+        "follow": {"method": "GET", "path": "/v1/explanations/{id}/events"},
         "cancel": {"method": "DELETE", "path": "/v1/explanations/{id}"},
         "map": {"method": "GET", "path": f"{results}/map?as=json&size=6x4"},
         "overlay": {"method": "GET", "path": f"{results}/overlay?view=contour&size=128"},
@@ -87,6 +89,11 @@ def exchange(client: httpx.Client, request: dict[str, Any], job_id: str) -> dict
             body = {"width": image.width, "height": image.height}
     elif "json" in content_type:
         body = response.json()
+    elif content_type.startswith("text/event-stream"):
+        lines = response.text.splitlines()
+        body = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
+    if isinstance(body, dict) and "explanations" in body:  # others explain beside us
+        body["explanations"] = [one for one in body["explanations"] if one["id"] == job_id]
     if isinstance(body, dict) and "models" in body:  # other models come and go
         body["models"] = [model for model in body["models"] if model["name"] == "shapes"]
     return {"status": response.status_code, "content_type": content_type, "body": body}

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
     Explanation,
+    ExplanationList,
     LayerList,
     MapArray,
     ModelList,
@@ -25,6 +26,7 @@ from tests.service import Service
 
 CONTRACTS: dict[str, type[BaseModel]] = {
     "create": Explanation,
+    "list": ExplanationList,
     "read": Explanation,
     "cancel": Explanation,
     "map": MapArray,

@@ -74,6 +74,8 @@ def test_operations_read_well() -> None:
     }
     assert set(operations) == {
         "POST /v1/explanations",
+        "GET /v1/explanations",
+        "GET /v1/explanations/{explanation_id}/events",
         "GET /v1/explanations/{explanation_id}",
         "DELETE /v1/explanations/{explanation_id}",
         "GET /v1/explanations/{explanation_id}/results/{number}/map",
@@ -132,7 +134,15 @@ def test_the_three_bodies_are_described() -> None:
 
 def test_operations_have_names_for_generated_clients() -> None:
     names = [one["operationId"] for path in DOCUMENT["paths"].values() for one in path.values()]
-    explanations = {"explain", "read_explanation", "cancel_explanation", "read_map", "read_overlay"}
+    explanations = {
+        "list_explanations",
+        "follow_explanation",
+        "explain",
+        "read_explanation",
+        "cancel_explanation",
+        "read_map",
+        "read_overlay",
+    }
     others = {"list_models", "read_model", "list_layers", "predict", "livez", "readyz"}
     assert len(names) == len(set(names))
     assert set(names) == explanations | others

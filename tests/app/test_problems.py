@@ -67,11 +67,6 @@ async def test_head_is_get_without_content(front: Front, path: str) -> None:
     assert head.headers["X-Request-ID"]
 
 
-async def test_head_where_there_is_no_get(front: Front) -> None:
-    response = await front.client.head("/v1/explanations")
-    assert (response.status_code, response.content) == (405, b"")
-
-
 async def test_a_misspelt_query_parameter_of_a_view(front: Front) -> None:
     url = "/v1/explanations/x/results/0/overlay"
     document = problem(

@@ -35,6 +35,8 @@ if attempts >= max_attempts then
   redis.call('LTRIM', letters, 0, cap - 1)
   return false
 end
+redis.call('HDEL', job, 'progress')
 redis.call('HSET', job, 'state', 'running', 'attempts', attempts + 1, 'owner', token,
   'consumer', consumer, 'started_ms', digits(now_ms()))
+redis.call('PUBLISH', NEWS, id)
 return {attempts + 1, deadline_ms, document}

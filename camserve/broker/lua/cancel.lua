@@ -9,5 +9,6 @@ if state == 'queued' then
   close(prefix, id, lane, entry, 'canceled', ttl_ms)
 elseif state == 'running' then
   redis.call('HSET', job, 'cancel', 1)
+  redis.call('PUBLISH', NEWS, id)
 end
 return state

@@ -1,12 +1,13 @@
 -- KEYS: prefix, staged payload, staged attachments.
 -- ARGV: id, priority, lane, time_to_deadline_ms, document, job_ttl_ms, depth_cap, nonce,
---       owner and idempotency key ('' for none), fingerprint.
+--       owner and idempotency key ('' for none), fingerprint, how many jobs are listed ('' for this
+--       one not to be).
 -- Returns {outcome, id, depth}; outcome is accepted, duplicate, conflict or full.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
 local id, priority, lane = ARGV[1], ARGV[2], ARGV[3]
 local to_deadline_ms, document = tonumber(ARGV[4]), ARGV[5]
 local ttl_ms, cap, nonce = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local idempotency, fingerprint = ARGV[9], ARGV[10]
+local idempotency, fingerprint, listed = ARGV[9], ARGV[10], ARGV[11]
 local job = key(prefix, 'job', id)
 
 local function refuse(outcome, other, open_jobs)
@@ -48,5 +49,12 @@ if redis.call('EXISTS', attachments) == 1 then
 end
 if idempotency ~= '' then
   redis.call('SET', key(prefix, 'idem', idempotency), id .. '\n' .. fingerprint, 'PX', life_ms)
+end
+if listed ~= '' then
+  -- Of equal scores, so that they lie in the order of their ids, which is that of time.
+  local recent = prefix .. 'recent'
+  redis.call('ZADD', recent, 0, id)
+  redis.call('ZREMRANGEBYRANK', recent, 0, -1 - listed)
+  keep(recent, life_ms)
 end
 return {'accepted', id, open_jobs + 1}

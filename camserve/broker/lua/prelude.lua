@@ -3,6 +3,7 @@
 local GROUP = 'workers'
 local RANKS = {'redelivered', 'interactive', 'bulk'}
 local DONE = 'cam:done'
+local NEWS = 'cam:news'
 local OPEN = {queued = true, running = true}
 
 local function key(prefix, kind, id)
@@ -65,8 +66,8 @@ local function make_lane(stream, ttl_ms)
   keep(stream, ttl_ms)
 end
 
--- The first entries of a stream that nobody was given yet.
-local function waiting(stream, count)
+-- The first entries of a stream, at most up to one, that nobody was given yet.
+local function waiting(stream, count, last)
   local after = '-'
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local of = {}
@@ -77,7 +78,7 @@ local function waiting(stream, count)
       after = '(' .. of['last-delivered-id']
     end
   end
-  return redis.call('XRANGE', stream, after, '+', 'COUNT', count)
+  return redis.call('XRANGE', stream, after, last or '+', 'COUNT', count)
 end
 
 -- Acknowledges and deletes together, so that XLEN is the depth and no counter can drift.

@@ -1,0 +1,85 @@
+"""Recent explanations, for dashboards."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from app.answers import json_response
+from app.documentation import header, problems
+from app.query_strings import refuse_repeated
+from app.representations import summary
+from app.state import State
+from camserve.broker import model_of
+from camserve.contracts.base import Message
+from camserve.contracts.explanations import ExplanationList
+from camserve.contracts.states import State as States
+from camserve.errors import InvalidRequest
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
+
+MOST = 100
+_SINGLE = ("model", "limit", "cursor")
+
+
+class ListQuery(Message):
+    """Which explanations, and how many of them."""
+
+    model: str | None = Field(None, description="Only those of this model.")
+    state: list[States] | None = Field(
+        None, description="Only those in this state; may be repeated.", max_length=len(States)
+    )
+    limit: Annotated[int, Field(ge=1, le=MOST)] = Field(
+        20, description="How many, at most; a page may hold fewer."
+    )
+    cursor: str | None = Field(None, description="`next_cursor` of the page before this one.")
+
+
+@router.get(
+    "",
+    summary="List explanations",
+    response_model=ExplanationList,
+    responses={200: {"headers": header("Link")}, **problems(404, 422, 503)},
+)
+async def list_explanations(
+    request: Request, state: State, query: Annotated[ListQuery, Query()]
+) -> Response:
+    """Recent explanations, newest first, without their results.
+
+    `next_cursor`, and the `Link` header, lead to the next page; a page may be short, even empty,
+    and still have a next one. Kept are the newest ten thousand of each model, as long as they can
+    be fetched.
+    """
+    for name in _SINGLE:
+        refuse_repeated(request, name)
+    if query.model is not None:
+        await state.catalog.card(query.model)
+    if query.cursor is not None:
+        _check_cursor(query.cursor)
+    page = await state.recent.page(
+        query.limit,
+        model=query.model,
+        states=frozenset(query.state or States),
+        cursor=query.cursor,
+    )
+    listed = ExplanationList(
+        explanations=tuple(summary(record) for record in page.jobs), next_cursor=page.cursor
+    )
+    headers = {"Cache-Control": "no-cache"}
+    if page.cursor is not None:
+        following = request.url.include_query_params(cursor=page.cursor)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return json_response(listed, headers=headers)
+
+
+def _check_cursor(cursor: str) -> None:
+    try:
+        model_of(cursor)
+    except ValueError as error:
+        raise InvalidRequest(
+            "cursor: not the next_cursor of a page; leave it out for the first one", field="cursor"
+        ) from error
