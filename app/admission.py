@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from app.documents import Upload
+from app.documents import RemoteUpload, Upload
 from app.inputs import PreparedInput, prepare
+from app.outbound.fetching import Room
+from app.remote_uploads import check_urls, fetched, placed
 from app.state import AppState
-from app.uploads import Arrival
+from app.uploads import Arrival, check_format_is_used
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.requests import InputsRequest
-from camserve.errors import CamserveError, DeadlineExceeded, InvalidRequest, TooLarge
+from camserve.errors import DeadlineExceeded, InvalidRequest, TooLarge
 
 __all__ = ["Admission", "admit", "prepared", "until"]
 
@@ -52,24 +54,28 @@ async def prepared(
 ) -> list[PreparedInput]:
     """All inputs; the first that cannot be prepared ends it, with its number in the error.
 
-    drawn: whether overlays may be asked for. Raises DeadlineExceeded, and what `prepare` does.
+    What is named by a URL is fetched; all of them together hold as much as a body may. drawn:
+    whether overlays may be asked for. Raises DeadlineExceeded, UrlNotAllowed, UrlUnreachable, and
+    what `prepare` does.
     """
+    check_urls(state.fetcher, arrival.uploads)
+    room, labels = Room(state.settings.max_body_bytes), arrival.asked.format
+    arrays: list[bool] = []
 
-    async def one(index: int, upload: Upload) -> list[PreparedInput]:
-        labels = arrival.asked.format
-        try:
+    async def one(index: int, upload: Upload | RemoteUpload) -> list[PreparedInput]:
+        with placed(index, upload):
+            here = await fetched(state.fetcher, upload, room)
+            arrays.append(here.is_array)
             return await state.on_pictures(
-                partial(prepare, upload, admission.spec, state.settings, labels, drawn=drawn)
+                partial(prepare, here, admission.spec, state.settings, labels, drawn=drawn)
             )
-        except CamserveError as error:
-            error.extensions["input"] = index
-            raise
 
     try:
         async with until(admission.deadline_s), asyncio.TaskGroup() as tasks:
             made = [tasks.create_task(one(i, upload)) for i, upload in enumerate(arrival.uploads)]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
+    check_format_is_used(labels, arrays)
     inputs = [one for task in made for one in task.result()]
     limit = state.settings.max_inputs
     if len(inputs) > limit:

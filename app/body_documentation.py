@@ -23,7 +23,11 @@ _GRAY_PIXEL = (
 SCHEMAS: Final = "#/components/schemas/{model}"
 BINARY: Final = {"type": "string", "format": "binary"}
 
-_TARGET_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
+_NESTED_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "url": (
+        "Picture or .npy file to fetch; repeat it for several, which come behind files.",
+        {"type": "string", "examples": ["https://images.example.com/cat.jpg"]},
+    ),
     "class_index": (
         "Class to explain, counted from 0; repeat it, or separate by commas, for several.",
         {"type": "integer", "minimum": 0, "examples": [3]},
@@ -113,7 +117,7 @@ def _flat_schemas(contract: type[InputsRequest]) -> dict[str, tuple[str, dict[st
     of_output = OutputOptions.model_json_schema(ref_template=SCHEMAS)["properties"]
     found = {}
     for name in flat_fields(contract):
-        special = _SPELT_FLAT if name in known else _TARGET_FIELDS
+        special = _SPELT_FLAT if name in known else _NESTED_FIELDS
         if name in special:
             description, schema = special[name]
             if name in REPEATABLE:

@@ -14,13 +14,15 @@ from pydantic import ValidationError
 from app.arrays import read_array
 from app.findings import invalid_request
 from app.negotiation import refuse_answer_form
-from camserve.contracts.requests import ImageInput, Input, InputsRequest
+from app.outbound.urls import HttpUrl, MalformedUrl, parse_url
+from camserve.contracts.requests import Image, ImageInput, Input, InputsRequest
 from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest, TooLarge
 from camserve.settings import Settings
 
 __all__ = [
     "NPY_MAGIC",
     "Asked",
+    "RemoteUpload",
     "Upload",
     "decoded",
     "inline_uploads",
@@ -54,6 +56,14 @@ class Upload:
     @property
     def is_zip(self) -> bool:
         return isinstance(self.data, bytes) and self.data.startswith(_ZIP_MAGIC)
+
+
+@dataclass(frozen=True)
+class RemoteUpload:
+    """One input that is still to be fetched. field: of the request, that names it."""
+
+    url: HttpUrl
+    field: str
 
 
 def parse_document(text: bytes) -> dict[str, Any]:
@@ -101,10 +111,10 @@ def _check_breadth(value: object, depth: int = 0) -> None:
                 _check_breadth(item, depth + 1)
 
 
-def inline_uploads(request: InputsRequest) -> list[Upload]:
-    """The inputs inside the document, decoded. Raises InvalidRequest with the field's path, or
-    InvalidInput with the input's number."""
-    uploads = []
+def inline_uploads(request: InputsRequest) -> list[Upload | RemoteUpload]:
+    """The inputs inside the document, decoded, or their URLs. Raises InvalidRequest with the
+    field's path, or InvalidInput with the input's number."""
+    uploads: list[Upload | RemoteUpload] = []
     for index, value in enumerate(request.inputs):
         try:
             uploads.append(_upload(value, f"inputs.{index}"))
@@ -114,12 +124,9 @@ def inline_uploads(request: InputsRequest) -> list[Upload]:
     return uploads
 
 
-def _upload(value: Input, field: str) -> Upload:
+def _upload(value: Input, field: str) -> Upload | RemoteUpload:
     if isinstance(value, ImageInput):
-        text = value.image.base64
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
-        return Upload(decoded(text, f"{field}.image.base64"))
+        return _image(value.image, f"{field}.image")
     tensor, field = value.tensor, f"{field}.tensor"
     if (tensor.data is None) == (tensor.npy_base64 is None):
         raise InvalidRequest(f"{field}: exactly one of data, npy_base64 is needed", field=field)
@@ -133,6 +140,25 @@ def _upload(value: Input, field: str) -> Upload:
             f"{field} is not a .npy file (a .npz is none): write it with numpy.save", field=field
         )
     return Upload(data, format=value.format)
+
+
+def _image(image: Image, field: str) -> Upload | RemoteUpload:
+    if (image.base64 is None) == (image.url is None):
+        raise InvalidRequest(f"{field}: exactly one of base64, url is needed", field=field)
+    if image.url is not None:
+        field = f"{field}.url"
+        if image.url.startswith("data:"):
+            raise InvalidRequest(
+                f"{field} is no address: a data: URL goes into base64", field=field
+            )
+        try:
+            return RemoteUpload(parse_url(image.url), field)
+        except MalformedUrl as error:
+            raise InvalidRequest(f"{field} {error}", field=field) from error
+    text = image.base64 or ""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    return Upload(decoded(text, f"{field}.base64"))
 
 
 def decoded(text: str, field: str) -> bytes:

@@ -15,12 +15,13 @@ from camserve.contracts.requests import ExplanationRequest, InputsRequest
 from camserve.contracts.targets import TARGET_KEYS
 from camserve.errors import InvalidRequest, near_names, shortened
 
-__all__ = ["REPEATABLE", "flat_fields", "request_from_fields"]
+__all__ = ["REPEATABLE", "URL", "flat_fields", "request_from_fields"]
 
 _NUMBERS = {"deadline_ms": int, "top": int, "alpha": float, "threshold": float}
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _LAYERS = "feature_layer"
-REPEATABLE = ("class_index", "class_label", "reduction", "expression", _LAYERS)
+URL = "url"
+REPEATABLE = ("class_index", "class_label", "reduction", "expression", _LAYERS, URL)
 _OBJECTS = ("method_options", "evaluate")
 _OUTPUT = tuple(OutputOptions.model_fields)
 _PARAMS = "params"
@@ -30,7 +31,7 @@ _NESTED = ("inputs", "targets", "output")
 @cache
 def flat_fields(contract: type[InputsRequest]) -> tuple[str, ...]:
     """The names that a form or a query may give for a request: its own fields, and those that
-    stand for what is inside `targets` and `output` if it has them.
+    stand for what is inside `inputs`, and `targets` and `output` if it has them.
 
     As the documentation lists them: the model and what to explain first.
     """
@@ -39,7 +40,7 @@ def flat_fields(contract: type[InputsRequest]) -> tuple[str, ...]:
     first = tuple(name for name in own if name == "model")
     targets = (*TARGET_KEYS, _PARAMS) if "targets" in known else ()
     rest = tuple(name for name in own if name != "model")
-    return (*first, *targets, *rest, *(_OUTPUT if "output" in known else ()))
+    return (*first, URL, *targets, *rest, *(_OUTPUT if "output" in known else ()))
 
 
 def _own(contract: type[InputsRequest]) -> tuple[str, ...]:
@@ -52,10 +53,10 @@ def request_from_fields(
 ) -> dict[str, Any]:
     """`model=m&class_index=3&colormap=jet` as `{"model": "m", "targets": [...], "output": {...}}`.
 
-    Classes, reductions, expressions and feature layers may be repeated, and indices separated by
-    commas; `params` is the JSON object of a reduction's parameters, and `method_options` and
-    `evaluate` are JSON objects too. contract: the request that is meant. Raises InvalidRequest for
-    an unknown or repeated field.
+    Classes, reductions, expressions, feature layers and URLs of inputs may be repeated, and indices
+    separated by commas; `params` is the JSON object of a reduction's parameters, and
+    `method_options` and `evaluate` are JSON objects too. contract: the request that is meant.
+    Raises InvalidRequest for an unknown or repeated field.
     """
     known = flat_fields(contract)
     given: dict[str, list[str]] = {}
@@ -76,6 +77,8 @@ def request_from_fields(
     output = {name: _number(name, values[0]) for name, values in nested.items() if name in _OUTPUT}
     if output:
         document["output"] = output
+    if URL in nested:
+        document["inputs"] = [{"image": {"url": url}} for url in nested[URL]]
     targets = _targets(nested)
     if targets:
         document["targets"] = targets

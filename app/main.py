@@ -17,6 +17,9 @@ from app.cross_origin import allow_origins
 from app.documentation import DESCRIPTION, TAGS, document
 from app.guard import Guard
 from app.head_requests import HeadRequests
+from app.outbound.allow_list import AllowList
+from app.outbound.connections import CheckedConnections
+from app.outbound.fetching import Fetcher
 from app.request_ids import RequestIds
 from app.routers import docs, explanations, health, listing, models, predictions, results
 from app.routers import problems as problem_pages
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "
             "with a private one by `python -m camserve serve`"
         )
+    fetched = AllowList.parse("CAMSERVE_FETCH_HOSTS", settings.fetch_hosts)
     app = FastAPI(
         title="camserve",
         version=__version__,
@@ -61,7 +65,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
-        lifespan=partial(_lifespan, settings=settings, redis_url=settings.redis_url, keys=keys),
+        lifespan=partial(
+            _lifespan,
+            settings=settings,
+            redis_url=settings.redis_url,
+            keys=keys,
+            fetched=fetched,
+        ),
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.stopping = asyncio.Event()
@@ -80,21 +90,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(
-    app: FastAPI, *, settings: Settings, redis_url: str, keys: KeyFile | None
+    app: FastAPI,
+    *,
+    settings: Settings,
+    redis_url: str,
+    keys: KeyFile | None,
+    fetched: AllowList,
 ) -> AsyncIterator[dict[str, AppState]]:
     """Connect, subscribe, reap; all of it survives a Redis that is away."""
     redis = connect(redis_url)
     options = queue_options(settings)
-    async with JobQueue(redis, options) as queue:
+    async with (
+        JobQueue(redis, options) as queue,
+        CheckedConnections(fetched, settings.fetch_connections) as connections,
+    ):
+        fetcher = Fetcher(connections, settings)
         catalog = Catalog(Registry(redis, options), queue, settings)
         tasks = [asyncio.create_task(_reap(queue))]
         if keys is not None:
             tasks.append(asyncio.create_task(_refresh(keys)))
         threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
         try:
-            parts = AppState(
-                settings, queue, RecentJobs(redis), catalog, threads, app.state.stopping
-            )
+            recent, stopping = RecentJobs(redis), app.state.stopping
+            parts = AppState(settings, queue, recent, catalog, threads, fetcher, stopping)
             yield {"parts": parts}
         finally:
             threads.shutdown(wait=False, cancel_futures=True)

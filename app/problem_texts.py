@@ -22,6 +22,8 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.CORRUPT_IMAGE: "The picture is truncated or damaged",
     ErrorCode.TOO_LARGE: "Larger than the service accepts",
     ErrorCode.OVER_BUDGET: "More computation than a request is granted",
+    ErrorCode.URL_NOT_ALLOWED: "A URL that camserve is not to call",
+    ErrorCode.URL_UNREACHABLE: "Nothing could be fetched from the URL",
     ErrorCode.NOT_ACCEPTABLE: "The answer cannot be given in that form",
     ErrorCode.IDEMPOTENCY_CONFLICT: "The idempotency key belongs to another request",
     ErrorCode.NOT_READY: "The explanation has no result",
@@ -113,6 +115,19 @@ ADVICE: dict[ErrorCode, str] = {
         "request (CAMSERVE_MAX_FORWARD_PASSES, and CAMSERVE_JOB_TIME_LIMIT_S for the time). Send "
         "fewer inputs at once, name a layer with fewer channels, give method_options.channels, or "
         "ask for fewer steps."
+    ),
+    ErrorCode.URL_NOT_ALLOWED: (
+        "camserve calls only the hosts that its operator names (CAMSERVE_FETCH_HOSTS for inputs), "
+        "and only at public addresses, or those of networks on that list. `rule` says what the URL "
+        "breaks: `off` (no host is named), `host`, `scheme`, `port`, or `address` (it is not "
+        "public); redirects keep to the same rules. Send the content itself: it needs no list. "
+        "docs/urls.md has all of it."
+    ),
+    ErrorCode.URL_UNREACHABLE: (
+        "The host may be called, but what is at the URL did not come. `reason` says why: `name` "
+        "(it has no address), `refused`, `tls` (no trusted certificate), `timeout`, `broken`, "
+        "`redirects` (more than three, or to no URL), `status` (`answered` says which), `encoded` "
+        "(compressed though it was asked not to be), or `too_large` (`limit` says for what)."
     ),
     ErrorCode.NOT_ACCEPTABLE: (
         "`possible` lists the forms of this answer: name one in Accept, or as ?as=."

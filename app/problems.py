@@ -42,6 +42,8 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.CORRUPT_IMAGE: 422,
     ErrorCode.TOO_LARGE: 413,
     ErrorCode.OVER_BUDGET: 422,
+    ErrorCode.URL_NOT_ALLOWED: 422,
+    ErrorCode.URL_UNREACHABLE: 422,
     ErrorCode.NOT_ACCEPTABLE: 406,
     ErrorCode.IDEMPOTENCY_CONFLICT: 409,
     ErrorCode.NOT_READY: 409,

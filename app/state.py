@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar, cast
 from fastapi import Depends, Request
 
 from app.catalog import Catalog
+from app.outbound.fetching import Fetcher
 from camserve.broker import JobQueue, RecentJobs
 from camserve.settings import Settings
 
@@ -28,6 +29,7 @@ class AppState:
     recent: RecentJobs
     catalog: Catalog
     picture_threads: ThreadPoolExecutor
+    fetcher: Fetcher
     stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends
 
     async def on_pictures(self, work: Callable[[], T]) -> T:

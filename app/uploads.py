@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias
 
 from fastapi import Request
 
-from app.documents import Asked, Upload, inline_uploads, parse_document, validated
-from app.flat_fields import request_from_fields
+from app.documents import (
+    Asked,
+    RemoteUpload,
+    Upload,
+    inline_uploads,
+    parse_document,
+    validated,
+)
+from app.flat_fields import URL, request_from_fields
 from app.forms import read_form
 from app.negotiation import ANSWER_FORM, JSON
 from app.query_strings import refuse_repeated
@@ -26,13 +33,14 @@ from camserve.errors import (
 )
 from camserve.settings import Settings
 
-__all__ = ["RAW_TYPES", "Arrival", "read_request"]
+__all__ = ["RAW_TYPES", "Arrival", "check_format_is_used", "read_request", "refuse_archive"]
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
 RAW_TYPES = (*IMAGE_TYPES, "application/x-npy", "application/octet-stream")
 FORM = "multipart/form-data"
 URL_ENCODED = "application/x-www-form-urlencoded"
-Read: TypeAlias = tuple[Asked, list[Upload]]
+Uploads: TypeAlias = list[Upload | RemoteUpload]
+Read: TypeAlias = tuple[Asked, Uploads]
 InThread: TypeAlias = Callable[[Callable[[], Read[Asked]]], Awaitable[Read[Asked]]]
 
 
@@ -42,7 +50,7 @@ class Arrival(Generic[Asked]):
     loop; from then on the client waits for us."""
 
     asked: Asked
-    uploads: list[Upload]
+    uploads: Uploads
     arrived_s: float
 
 
@@ -74,7 +82,7 @@ async def read_request(
         )
         return Arrival(*read, arrived_s)
     body = b"".join([chunk async for chunk in chunks])
-    if not body:
+    if not body and (media_type == JSON or URL not in request.query_params):
         raise EmptyBody
     arrived_s = _now_s()
     if media_type == JSON:
@@ -82,7 +90,7 @@ async def read_request(
         read = await in_thread(lambda: _request(parse_document(body), [], settings, contract))
     else:
         document = request_from_fields(_query(request), contract)
-        read = _request(document, [Upload(body)], settings, contract)
+        read = _request(document, [Upload(body)] if body else [], settings, contract)
     return Arrival(*read, arrived_s)
 
 
@@ -94,10 +102,19 @@ def _request(
     document: dict[str, Any], files: list[Upload], settings: Settings, contract: type[Asked]
 ) -> Read[Asked]:
     asked = validated(document, settings, contract)
-    uploads = files + inline_uploads(asked)
+    uploads = [*files, *inline_uploads(asked)]
     _check_counts(asked, uploads, settings)
-    _refuse_archives(uploads)
-    _check_format(asked, uploads)
+    here = [(index, one) for index, one in enumerate(uploads) if isinstance(one, Upload)]
+    for index, upload in here:
+        try:
+            refuse_archive(upload)
+        except UnreadableImage as error:
+            error.extensions["input"] = index
+            raise
+    if asked.format is not None:
+        check_format(asked.format)
+    if len(here) == len(uploads):  # else when the others are here, too
+        check_format_is_used(asked.format, [upload.is_array for _, upload in here])
     return asked.model_copy(update={"inputs": ()}), uploads
 
 
@@ -152,21 +169,17 @@ def _refuse_query(request: Request) -> None:
         )
 
 
-def _refuse_archives(uploads: list[Upload]) -> None:
-    for index, upload in enumerate(uploads):
-        if upload.is_zip:
-            raise UnreadableImage(
-                "a zip archive, as .npz files are: send a .npy file, not .npz (numpy.save writes "
-                "it)",
-                input=index,
-            )
+def refuse_archive(upload: Upload) -> None:
+    """Raises UnreadableImage."""
+    if upload.is_zip:
+        raise UnreadableImage(
+            "a zip archive, as .npz files are: send a .npy file, not .npz (numpy.save writes it)"
+        )
 
 
-def _check_format(asked: InputsRequest, uploads: list[Upload]) -> None:
-    if asked.format is None:
-        return
-    check_format(asked.format)
-    if not any(upload.is_array for upload in uploads):
+def check_format_is_used(labels: str | None, arrays: Sequence[bool]) -> None:
+    """Raises InvalidRequest for labels of dimensions where none of the inputs is an array."""
+    if labels is not None and not any(arrays):
         raise InvalidRequest(
             "format labels the dimensions of arrays, and no input is one (.npy, lists): leave it "
             "out",
@@ -174,7 +187,7 @@ def _check_format(asked: InputsRequest, uploads: list[Upload]) -> None:
         )
 
 
-def _check_counts(asked: InputsRequest, uploads: list[Upload], settings: Settings) -> None:
+def _check_counts(asked: InputsRequest, uploads: Uploads, settings: Settings) -> None:
     if not uploads:
         raise InvalidRequest(
             "there is no input: give at least one picture or tensor", field="inputs"

@@ -7,6 +7,7 @@
     │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput,
     │   │                         InvalidExpression
     │   ├── UnsupportedMediaType, UnreadableImage, CorruptImage
+    │   ├── UrlNotAllowed, UrlUnreachable
     │   ├── TooLarge, OverBudget, NotAcceptable, IdempotencyConflict, NotReady, Canceled
     │   └── UnknownName        ── ModelNotFound, ExplanationNotFound, LayerNotFound
     ├── ModelError             the model or its card is at fault
@@ -69,6 +70,8 @@ __all__ = [
     "UnreadableImage",
     "UnsupportedMediaType",
     "UnsupportedModel",
+    "UrlNotAllowed",
+    "UrlUnreachable",
     "WaitExceeded",
     "near_names",
     "one_line",
@@ -97,6 +100,8 @@ class ErrorCode(StrEnum):
     CORRUPT_IMAGE = "corrupt_image"
     TOO_LARGE = "too_large"
     OVER_BUDGET = "over_budget"
+    URL_NOT_ALLOWED = "url_not_allowed"
+    URL_UNREACHABLE = "url_unreachable"
     NOT_ACCEPTABLE = "not_acceptable"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     NOT_READY = "not_ready"
@@ -255,6 +260,27 @@ class CorruptImage(RequestError):
     """An image by its first bytes, but truncated or damaged."""
 
     code = ErrorCode.CORRUPT_IMAGE
+
+
+class UrlNotAllowed(RequestError):
+    """A URL that camserve is not to call. rule: `off`, `host`, `scheme`, `port` or `address`."""
+
+    code = ErrorCode.URL_NOT_ALLOWED
+
+    def __init__(self, rule: str, detail: str, **extensions: Any) -> None:
+        super().__init__(detail, rule=rule, **extensions)
+        self.rule = rule
+
+
+class UrlUnreachable(RequestError):
+    """A URL that may be called, and gave nothing. reason: `name`, `refused`, `tls`, `timeout`,
+    `broken`, `redirects`, `status`, `encoded` or `too_large`."""
+
+    code = ErrorCode.URL_UNREACHABLE
+
+    def __init__(self, reason: str, detail: str, **extensions: Any) -> None:
+        super().__init__(detail, reason=reason, **extensions)
+        self.reason = reason
 
 
 class TooLarge(RequestError):

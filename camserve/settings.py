@@ -79,6 +79,16 @@ class Settings(BaseSettings):
         "half a gigabyte.",
     )
 
+    # what camserve may call
+    fetch_hosts: CommaSeparated = Field(
+        (),
+        description="Hosts that inputs may be fetched from: `images.example.com`, "
+        "`*.example.com`, `*` (any public one), `http://10.0.0.0/8`; none: a URL is refused. See "
+        "urls.md.",
+    )
+    fetch_timeout_s: Seconds = Field(10, description="Longest fetch of one URL, with redirects.")
+    fetch_connections: Count = Field(16, description="URLs that an API process fetches at once.")
+
     # how long
     sync_wait_s: Seconds = Field(30, description="How long a call waits before it becomes a 202.")
     deadline_s: Seconds = Field(60, description="Deadline of a job that names none.")
@@ -129,7 +139,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in ("cors_origins", "devices", "factories"):
+        for name in ("cors_origins", "devices", "factories", "fetch_hosts"):
             if isinstance(value := values.get(name), str):
                 values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
         return values

@@ -33,6 +33,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "NoWorker": (None,),
     "DeadlineExceeded": (),
     "WaitExceeded": (30,),
+    "UrlNotAllowed": ("host", "that host is not on the list"),
+    "UrlUnreachable": ("timeout", "no answer in time"),
     "Failure": (ErrorCode.NOT_READY, "not yet"),
 }
 

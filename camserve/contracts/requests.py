@@ -41,7 +41,16 @@ Execution = Annotated[str, StringConstraints(pattern=EXECUTION)]
 
 
 class Image(Message):
-    base64: str = Field(description="The picture file, base64-encoded (a data: URL is accepted).")
+    """The picture file: exactly one of the two."""
+
+    base64: str | None = Field(
+        None, description="The file, base64-encoded (a data: URL is accepted)."
+    )
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        None,
+        description="Where it is fetched from, if CAMSERVE_FETCH_HOSTS names the host.",
+        examples=["https://images.example.com/cat.jpg"],
+    )
 
 
 class ImageInput(Message):

@@ -42,9 +42,11 @@ def flat(**fields: str | list[str]) -> dict[str, Any]:
 def test_every_option_has_a_flat_field() -> None:
     nested = {*ExplanationRequest.model_fields, *OutputOptions.model_fields}
     fields = flat_fields(ExplanationRequest)
-    assert set(fields) == nested - {"inputs", "targets", "output"} | {*TARGET_KEYS, "params"}
+    flat = {*TARGET_KEYS, "params", "url"}
+    assert set(fields) == nested - {"inputs", "targets", "output"} | flat
     assert len(fields) == len(set(fields))
-    assert set(flat_fields(PredictionRequest)) == PredictionRequest.model_fields.keys() - {"inputs"}
+    own = PredictionRequest.model_fields.keys() - {"inputs"}
+    assert set(flat_fields(PredictionRequest)) == own | {"url"}
 
 
 def test_flat_targets() -> None:
