@@ -48,8 +48,6 @@ class _Entry:
             return url.address is not None and url.address in self.host
         if self.host == "*":
             return True
-        if url.address is not None:
-            return False
         if self.host.startswith(_SUFFIX):
             return url.host.endswith(self.host.removeprefix("*"))
         return url.host == self.host

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
@@ -62,6 +64,14 @@ async def test_a_name_is_asked_for_by_its_name_at_its_address(web: WebServer) ->
     assert asked.headers["host"] == f"{HOST}:{web.port}"
     assert asked.headers["accept-encoding"] == "identity"
     assert set(asked.headers) == {"host", "user-agent", "accept-encoding"}
+
+
+async def test_an_ipv6_address_has_its_brackets_in_the_host_header(web: WebServer) -> None:
+    web.pages["/"] = answer(b"x")
+    entries = (f"http://[::1]:{web.port}", f"127.0.0.1:{web.port}")
+    async with connections(*entries, resolve=NameServer(["127.0.0.1"])) as made:
+        assert await get(made, web.url("/", "[::1]")) == b"x"
+    assert web.asked[0].headers["host"] == f"[::1]:{web.port}"
 
 
 async def test_a_name_that_resolves_inside_is_not_connected_to(web: WebServer) -> None:
@@ -141,12 +151,11 @@ async def test_names_without_an_address() -> None:
 
 async def test_a_silent_name_server_holds_up_nobody_else(web: WebServer) -> None:
     """Its questions have threads of their own, and end with whoever asked."""
-    import asyncio
-
     silence = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
     def silent(host: str, port: int) -> list[str]:
-        silence.wait(10)
+        silence.wait(30)
         return ["127.0.0.1"]
 
     async with connections(*reaching(web), resolve=silent) as made:
@@ -154,7 +163,8 @@ async def test_a_silent_name_server_holds_up_nobody_else(web: WebServer) -> None
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await get(made, web.url("/", HOST))
-            assert await asyncio.to_thread(lambda: "here") == "here"
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(lambda: "here") == "here"
         finally:
             silence.set()
 

@@ -103,6 +103,7 @@ async def test_arrays_by_url(redis_url: str, web: WebServer) -> None:
             await ask(front, web.url("/cat.png"), web.url("/x.npz")), 415, "unreadable_image"
         )
         assert archive["input"] == 1
+        assert "not .npz" in archive["detail"]
 
 
 async def test_off_by_default(front: Front) -> None:
@@ -115,7 +116,7 @@ async def test_off_by_default(front: Front) -> None:
 async def test_a_refused_url_is_named_and_nothing_is_fetched(
     redis_url: str, web: WebServer
 ) -> None:
-    async with fetching(redis_url, web) as front:
+    async with fetching(redis_url, web, fetch_connections=1) as front:
         refused = problem(
             await ask(front, web.url("/cat.png"), "http://169.254.169.254/"), 422, "url_not_allowed"
         )

@@ -65,6 +65,7 @@ REFUSED = [
         "http://a℀.example/",
         "http://\uff0561.example/",
     ),
+    *("http://\u212aelvin.example/", "https://a.example/b\\c", "https://a.example/?b\\c"),
     # hosts that are none
     *("http://a.example./", "http://.a.example/", "http://a..example/", "http://%61.example/"),
     *(
