@@ -40,7 +40,7 @@ def flat_fields(contract: type[InputsRequest]) -> tuple[str, ...]:
     first = tuple(name for name in own if name == "model")
     targets = (*TARGET_KEYS, _PARAMS) if "targets" in known else ()
     rest = tuple(name for name in own if name != "model")
-    return (*first, URL, *targets, *rest, *(_OUTPUT if "output" in known else ()))
+    return (*first, *targets, URL, *rest, *(_OUTPUT if "output" in known else ()))
 
 
 def _own(contract: type[InputsRequest]) -> tuple[str, ...]:
