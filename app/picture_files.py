@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from app.file_kinds import kind_of
 from camserve.errors import CamserveError, CorruptImage, TooLarge, UnreadableImage
 
 __all__ = ["FORMATS", "damage_is_corrupt_image", "open_picture"]
@@ -22,8 +23,15 @@ _MAX_SEGMENTS: Final = 10_000  # of 65 KB, or a few for each scan
 _JPEG_MAGIC: Final = b"\xff\xd8"
 _MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of those that go on, not \xff\x00
 _SCAN, _END = 0xDA, 0xD9
+_BEGINS_WELL: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*", re.DOTALL
+)
 _BARE: Final = (0x01, 0xD8)  # markers without a length behind them
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+# what most formats can count to; of 50 million rows, Pillow's table of rows alone takes 400 MB
+_MAX_SIDE: Final = 65_535
+# Pillow decodes these in Python: some bytes that end a line of 50 million pixels take it seconds
+_MAX_RLE_PIXELS: Final = 4_000_000
 
 # our own limit, a setting, is checked before a pixel is decoded
 Image.MAX_IMAGE_PIXELS = None
@@ -34,21 +42,34 @@ def open_picture(data: bytes, max_megapixels: float) -> Image.Image:
 
     Raises UnreadableImage; TooLarge, also for the tiles that its pixels come in; CorruptImage.
     """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception as error:
-        raise UnreadableImage(
-            f"not a picture of a kind that camserve reads ({', '.join(FORMATS)})",
-            formats=list(FORMATS),
-        ) from error
+    with damage_is_corrupt_image():
+        image = _opened(data)
     width, height = image.size
     _check_pixels("the picture", width, height, max_megapixels)
+    _check_sides(width, height)
+    _check_run_lengths(image)
     with damage_is_corrupt_image():
         tags = getattr(image, "tag_v2", {})
         _check_pixels("the picture in its tiles", *_tiled(tags, width, height), max_megapixels)
     if data.startswith(_JPEG_MAGIC):
         _check_scans(data)
     return image
+
+
+def _opened(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if _BEGINS_WELL.match(data):
+            raise CorruptImage(
+                "the picture is truncated or damaged in its header: send the whole file"
+            ) from error
+        kind = kind_of(data)
+        what = f"the file seems to be {kind}" if kind else "not a picture"
+        raise UnreadableImage(
+            f"{what}, of a kind that camserve does not read: send {', '.join(FORMATS)}",
+            formats=list(FORMATS),
+        ) from error
 
 
 def _check_pixels(what: str, width: int, height: int, max_megapixels: float) -> None:
@@ -59,6 +80,26 @@ def _check_pixels(what: str, width: int, height: int, max_megapixels: float) -> 
             limit=max_megapixels,
             width=width,
             height=height,
+        )
+
+
+def _check_sides(width: int, height: int) -> None:
+    if max(width, height) > _MAX_SIDE:
+        raise TooLarge(
+            f"the picture is {width}x{height} pixels, and a side has at most {_MAX_SIDE}: cut it",
+            limit=_MAX_SIDE,
+            width=width,
+            height=height,
+        )
+
+
+def _check_run_lengths(image: Image.Image) -> None:
+    coded = any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
+    if coded and image.width * image.height > _MAX_RLE_PIXELS:
+        raise TooLarge(
+            f"a BMP coded in run lengths has at most {_MAX_RLE_PIXELS / 1e6:g} megapixels: save it "
+            "uncompressed, or as PNG",
+            limit=_MAX_RLE_PIXELS / 1e6,
         )
 
 

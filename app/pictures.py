@@ -83,10 +83,13 @@ def display_copy(data: bytes, image: Image.Image, long_side_px: int) -> bytes:
     if small and len(data) <= KEEP_BYTES and image.format in _SHOWN_AS_STORED:
         return data
     copy = image.convert("RGB")
+    copy.info = {}  # a comment or profile of the upload may be longer than a JPEG's can be
     copy.thumbnail((long_side_px, long_side_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return encode_jpeg(copy)
 
 
 def open_display_copy(data: bytes) -> Image.Image:
-    """The kept copy as RGB, in the upload's stored orientation."""
-    return Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+    """The kept copy as RGB, in the upload's stored orientation, with nothing else of the upload."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+    image.info = {}  # comments, profiles: Pillow writes them into what is drawn on it
+    return image

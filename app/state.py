@@ -33,7 +33,7 @@ class AppState:
     stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends
 
     async def on_pictures(self, work: Callable[[], T]) -> T:
-        """Decode or draw in one of few threads, since each may take half a gigabyte.
+        """Decode or draw in one of few threads, since each may take a gigabyte.
 
         A caller that is cancelled leaves the line; work that has begun keeps its thread.
         """

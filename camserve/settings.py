@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     picture_threads: Count = Field(
         4,
         description="Pictures and maps that an API process decodes or draws at once; each may take "
-        "half a gigabyte.",
+        "a gigabyte.",
     )
 
     # what camserve may call
