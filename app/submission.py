@@ -67,7 +67,12 @@ async def submit(
     admission = await admit(state, arrival, request.model)
     card = admission.card
     asked = request.targets or default_targets(card)
-    targets = resolve_targets(asked, card, request.reduction_layer)
+    targets = resolve_targets(
+        asked,
+        card,
+        request.reduction_layer,
+        max_expression_nodes=state.settings.max_expression_nodes,
+    )
     check_layers(request, card)
     inputs = await prepared(state, arrival, admission)
     job = Job(

@@ -16,7 +16,7 @@ from camserve.contracts.targets import (
     TopTarget,
 )
 from camserve.errors import ClassIndexOutOfRange, InvalidRequest, UnknownLabel, near_names
-from camserve.expressions import parse
+from camserve.expressions import MAX_NODES, parse
 from camserve.vocabulary import REDUCTIONS, REDUCTIONS_OF_LOGITS, VIRTUAL_LAYERS
 
 __all__ = ["default_targets", "is_of_logits", "resolve_targets"]
@@ -35,26 +35,31 @@ def is_of_logits(target: JobTarget) -> bool:
 
 
 def resolve_targets(
-    targets: Iterable[Target], card: ResolvedCard, reduction_layer: str | None = None
+    targets: Iterable[Target],
+    card: ResolvedCard,
+    reduction_layer: str | None = None,
+    *,
+    max_expression_nodes: int = MAX_NODES,
 ) -> tuple[JobTarget, ...]:
     """Targets as a worker takes them.
 
     reduction_layer: the one that was asked for; how many values a module returns is not known here.
+    max_expression_nodes: of each expression of the request; those of the card are the operator's.
     Raises ClassIndexOutOfRange, UnknownLabel, InvalidExpression, InvalidRequest.
     """
-    resolved = tuple(_resolve(target, card) for target in targets)
+    resolved = tuple(_resolve(target, card, max_expression_nodes) for target in targets)
     if (reduction_layer or card.reduction_layer or "output") in VIRTUAL_LAYERS:
         for target in resolved:
             _check_values(target, card)
     return resolved
 
 
-def _resolve(target: Target, card: ResolvedCard) -> JobTarget:
+def _resolve(target: Target, card: ResolvedCard, max_expression_nodes: int) -> JobTarget:
     match target:
         case ClassLabelTarget():
             return ClassIndexTarget(class_index=_index_of(target.class_label, card))
         case ExpressionTarget():
-            parse(target.expression)
+            parse(target.expression, max_nodes=max_expression_nodes)
             return ScalarTarget(expression=target.expression)
         case ReductionTarget(reduction=name) if name in card.reductions:
             if target.params != ReductionParameters():

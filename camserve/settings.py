@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from camserve.environment import PREFIX, is_setting
 from camserve.errors import near_names
+from camserve.expressions import MAX_NODES
+from camserve.vocabulary import MAX_TARGETS
 
 __all__ = ["Settings"]
 
@@ -58,7 +60,12 @@ class Settings(BaseSettings):
     max_body_mb: Annotated[float, Field(gt=0)] = Field(20, description="Largest request body.")
     max_megapixels: Annotated[float, Field(gt=0)] = Field(50, description="Largest picture.")
     max_inputs: Count = Field(32, description="Inputs a request.")
-    max_targets: Count = Field(16, description="Targets a request; a listed class counts as one.")
+    max_targets: Annotated[int, Field(ge=1, le=MAX_TARGETS)] = Field(
+        16, description="Targets a request; a listed class counts as one."
+    )
+    max_expression_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = Field(
+        MAX_NODES, description="Numbers, names, operators and indices of an expression."
+    )
     max_forward_passes: Count = Field(
         4096,
         description="Forward passes of single inputs a request may cost, by `scorecam`, "

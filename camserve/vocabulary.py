@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, get_args
 __all__ = [
     "BASELINES",
     "EXECUTION",
+    "MAX_TARGETS",
     "METHODS",
     "METRICS",
     "MODEL_NAME",
@@ -22,6 +23,9 @@ __all__ = [
     "Precision",
     "Takes",
 ]
+
+MAX_TARGETS: Final = 1000
+"""Of a message; a service allows fewer, by its setting of this name."""
 
 VIRTUAL_LAYERS: Final = ("output", "softmax", "sigmoid")
 """Reduction layers that are no modules: the model's output, and what may be put behind it."""

@@ -13,7 +13,7 @@ from camserve.contracts.reductions import (
     ReductionParameters,
     check_parameters,
 )
-from camserve.vocabulary import REDUCTIONS
+from camserve.vocabulary import MAX_TARGETS, REDUCTIONS
 
 __all__ = [
     "TARGET_KEYS",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # fail fast: the wrong items of a list as long as a body may be are not all worth a report
-Indices = Annotated[tuple[Index, ...], Field(min_length=1, max_length=1000, fail_fast=True)]
+Indices = Annotated[tuple[Index, ...], Field(min_length=1, max_length=MAX_TARGETS, fail_fast=True)]
 
 
 class ClassIndexTarget(Message):
@@ -62,7 +62,7 @@ class ClassLabelTarget(Message):
 class TopTarget(Message):
     """The best classes of this very input, best first: one map each."""
 
-    top: Annotated[int, Field(ge=1, le=100, strict=True)] = Field(
+    top: Annotated[int, Field(ge=1, le=MAX_TARGETS, strict=True)] = Field(
         description="How many of the best classes to explain.", examples=[3]
     )
 

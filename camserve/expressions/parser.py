@@ -54,11 +54,12 @@ _OF_TWO = {
 _ANY = TypeVar("_ANY", bound=Node)
 
 
-def parse(text: str) -> Expression:
+def parse(text: str, *, max_nodes: int = MAX_NODES) -> Expression:
     """The tree of an expression; the same text gives an equal tree.
 
-    Raises InvalidExpression, with the column and the remedy, for what is not of the language, for
-    more than MAX_LENGTH, MAX_NODES or MAX_NESTING, and where no gradient would reach `x`.
+    max_nodes: a service may allow fewer than MAX_NODES, and nobody more. Raises InvalidExpression,
+    with the column and the remedy, for what is not of the language, for more than MAX_LENGTH, those
+    nodes or MAX_NESTING, and where no gradient would reach `x`.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidExpression(
@@ -66,7 +67,7 @@ def parse(text: str) -> Expression:
             text[:MAX_LENGTH],
             MAX_LENGTH + 1,
         )
-    parser = _Parser(text)
+    parser = _Parser(text, min(max_nodes, MAX_NODES))
     root = parser.whole()
     check_gradient(root, text)
     return Expression(text, root, parser.nodes)
@@ -75,8 +76,9 @@ def parse(text: str) -> Expression:
 class _Parser:
     """One method for each rule of the grammar; `nodes` counts what it has built."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, max_nodes: int) -> None:
         self._cursor = Cursor(text)
+        self._max_nodes = max_nodes
         self._nesting = 0
         self.nodes = 0
 
@@ -237,10 +239,10 @@ class _Parser:
 
     def _count(self, node: _ANY) -> _ANY:
         self.nodes += 1
-        if self.nodes > MAX_NODES:
+        if self.nodes > self._max_nodes:
             raise self._cursor.fail(
-                f"an expression has at most {MAX_NODES} numbers, names, operators and indices: "
-                "use slices and functions, such as sum(x[2:9])",
+                f"an expression has at most {self._max_nodes} numbers, names, operators and "
+                "indices: use slices and functions, such as sum(x[2:9])",
                 node.column,
             )
         return node

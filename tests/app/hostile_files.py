@@ -7,6 +7,7 @@ prints the peak of memory of each, in bytes over what the process had, as a JSON
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -255,10 +256,8 @@ def main() -> None:
         if (child := os.fork()) == 0:
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
             begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            try:
+            with contextlib.suppress(RequestError):
                 prepare(Upload(data), PictureSpec(height=16, width=16), Settings())
-            except RequestError:
-                pass
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun
             os.write(writing, str(grown * 1024).encode())
             os._exit(0)

@@ -96,6 +96,29 @@ WRONG: dict[str, tuple[Any, str]] = {
                        r"shape is \[-1\]"),
     "huge items": (headed("{'descr': '<V999999999', 'fortran_order': False, 'shape': (3, 4, 5)}"),
                    "real numbers"),
+    "negative and positive": (
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-3, -4, 5)}"), r"\[-3, -4, 5\]"),
+    "more than can be counted": (
+        headed(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**40}, {2**40})}}"),
+        "holds 0 bytes of numbers"),
+    "sizes that are true": (
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 60)}"),
+        "bytes of numbers"),
+    "sizes of text": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': ('3', 4)}"),
+                      "header"),
+    "a call": (headed("{'descr': '<f4', 'fortran_order': False, 'shape': (print(1),)}"), "header"),
+    "an import": (headed("__import__('os').system('false')"), "header"),
+    "further keys": (
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': 1}"), "header"),
+    "an order that is none": (headed("{'descr': '<f4', 'fortran_order': 7, 'shape': (3,)}"),
+                              "header"),
+    "arrays in an array": (
+        headed("{'descr': ('<f4', (9999, 9999)), 'fortran_order': False, 'shape': (3,)}"),
+        "real numbers"),
+    "dates": (npy(np.zeros(SHAPE, "datetime64[s]")), "real numbers"),
+    "pointers": (headed("{'descr': '|O', 'fortran_order': False, 'shape': (3, 4, 5)}", bytes(480)),
+                 "real numbers, not object"),
+    "a length beyond the file": (b"\x93NUMPY\x01\x00\xff\xff{", "header"),
     "not Python": (headed("{'descr': "), "header"),
     "deep": (headed("(" * 9000), "header"),
     "long": (headed("0" * 60_000), "header"),
