@@ -142,7 +142,7 @@ async def hand_in(state: AppState, submission: Submission) -> Submission:
         idempotency_key=submission.idempotency_key,
         idempotency_owner=submission.owner,
         fingerprint=submission.fingerprint,
-        listed=True,
+        listed=submission.job.kind == "explain",
     )
     return replace(submission, job_id=enqueued.job_id)
 

@@ -18,6 +18,7 @@ from workers.attempts import Outcome, attempt, failing
 from workers.costs import passes_of
 from workers.evaluations import evaluate_row
 from workers.models import ResidentModel
+from workers.progress import Progress
 from workers.rows import ComputeJob, Row, batches, read_rows
 
 __all__ = ["Limits", "as_messages", "explain_jobs"]
@@ -45,11 +46,18 @@ class _Explained:
 
 
 def explain_jobs(
-    model: ResidentModel, jobs: Sequence[ComputeJob], *, limits: Limits, worker: str, device: str
+    model: ResidentModel,
+    jobs: Sequence[ComputeJob],
+    *,
+    limits: Limits,
+    worker: str,
+    device: str,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """Explain jobs of one model together; inputs that fit share a forward pass.
 
     A job that cannot be explained fails alone: if a batch raises, its jobs run again one by one.
+    progress: is told what each job takes, and reads what it has made.
     """
     started_s = time.perf_counter()
     outcomes: dict[str, Outcome] = {}
@@ -57,7 +65,10 @@ def explain_jobs(
     budgets = {job.job_id: Budget(limits.forward_passes, limits.seconds) for job in jobs}
     for job in jobs:
         with failing(job, outcomes):
-            budgets[job.job_id].reserve(passes_of(job.job, model.explainer))
+            passes = passes_of(job.job, model.explainer)
+            budgets[job.job_id].reserve(passes)
+            if progress is not None:
+                progress.begin(job.job_id, budgets[job.job_id], passes)
             rows += read_rows(job, model.explainer, budgets[job.job_id])
     references = {job_id: budget.spent for job_id, budget in budgets.items()}
     max_batch = limits.max_batch if model.explainer.report.rows_are_independent else 1

@@ -14,6 +14,7 @@ from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.errors import ErrorCode, QueueUnavailable
 from workers.attempts import Outcome
+from workers.progress import Progress
 
 __all__ = ["HeldJobs"]
 
@@ -28,6 +29,7 @@ class HeldJobs:
     def __init__(self, queue: WorkerQueue) -> None:
         self._queue = queue
         self._held: dict[str, Begun] = {}
+        self.progress = Progress()
 
     def take(self, begun: Iterable[Begun]) -> None:
         self._held |= {job.job_id: job for job in begun}
@@ -35,6 +37,11 @@ class HeldJobs:
     async def extend(self) -> None:
         """Renew all leases. Raises QueueUnavailable."""
         await self._queue.extend(list(self._held.values()))
+
+    async def report(self) -> None:
+        """Tell how far the jobs are that got on since the last time. Raises QueueUnavailable."""
+        if news := self.progress.news(self._held.keys()):
+            await self._queue.report([(self._held[name], *news[name]) for name in news])
 
     async def read(self, begun: Begun) -> Job | None:
         """What the job asks for; one whose document cannot be read fails, and leaves our hands."""

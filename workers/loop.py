@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_S = 0.5  # longest wait for work before the loop looks whether it should stop
 HEARTBEAT_S = 2.0
+PROGRESS_S = 0.5
 COSTLY_SHARE = 0.8  # of the time limit of a batch, for the passes of one job
 
 
@@ -83,6 +84,7 @@ class WorkerLoop:
         )
         others = [
             asyncio.create_task(self._pacing.every(HEARTBEAT_S, self._heartbeat)),
+            asyncio.create_task(self._pacing.every(PROGRESS_S, self._held.report)),
             asyncio.create_task(self._pacing.every(self._settings.lease_s / 2, reclaim)),
         ]
         try:
@@ -214,8 +216,9 @@ class WorkerLoop:
 
     async def _compute(self, model: ResidentModel, work: Work) -> None:
         for portion in portions(work, self._settings.max_batch):
+            explain = partial(explain_jobs, progress=self._held.progress)
             call = partial(
-                predict_jobs if portion[0][1].kind == "predict" else explain_jobs,
+                predict_jobs if portion[0][1].kind == "predict" else explain,
                 model,
                 [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
                 limits=self._limits,

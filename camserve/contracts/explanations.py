@@ -119,7 +119,7 @@ class Timings(Message):
 class Progress(Message):
     """How far a running explanation is."""
 
-    done: int = Field(description="Forward passes of single inputs that were made.")
+    done: int = Field(description="Forward passes of single inputs, made or under way.")
     total: int = Field(description="Those that it takes.")
 
 

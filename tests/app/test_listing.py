@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -77,6 +78,16 @@ async def test_states(front: Front) -> None:
     assert await ids("succeeded") == [first]
     assert await ids("canceled", "queued") == [third, second]
     assert await ids("failed") == []
+
+
+async def test_a_prediction_is_no_explanation(front: Front) -> None:
+    asked = front.client.post(
+        "/v1/models/toy/predict", content=png(), headers={"Content-Type": "image/png"}
+    )
+    waiting = asyncio.ensure_future(asked)
+    await front.begin()
+    assert (await listed(front)).explanations == ()
+    waiting.cancel()
 
 
 async def test_a_load_is_no_explanation(front: Front) -> None:

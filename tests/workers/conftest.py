@@ -37,6 +37,7 @@ async def start(
     """Starts a loop, with the settings given; it must stop cleanly when the test ends."""
     monkeypatch.setattr(loop_module, "BLOCK_S", 0.02)
     monkeypatch.setattr(loop_module, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(loop_module, "PROGRESS_S", 0.01)
     running: list[tuple[Bench, asyncio.Task[None]]] = []
 
     async def start(**changes: Any) -> Bench:
