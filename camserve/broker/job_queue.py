@@ -1,66 +1,39 @@
-"""The front end's side of the queue: enqueue, look, wait, cancel, reap."""
+"""The front end's side of the queue: enqueue, cancel, reap, and all that `JobReader` asks."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from types import MappingProxyType, TracebackType
-from typing import Self
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from redis.asyncio import Redis
 
 from camserve.broker import failures, keys
 from camserve.broker.devices import AUTO
 from camserve.broker.job_ids import model_of
-from camserve.broker.notifications import Notifications
+from camserve.broker.job_reader import JobReader, model_or_none
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Enqueued, JobRecord, Priority
 from camserve.broker.registry import Registry
 from camserve.broker.scripts import Command, call, execute
-from camserve.contracts.states import State
-from camserve.errors import IdempotencyConflict, QueueFull, QueueUnavailable
+from camserve.errors import IdempotencyConflict, QueueFull
 
 __all__ = ["JobQueue"]
 
-_START_PATIENCE_S = 2.0
 _LONGEST_RETRY_AFTER_S = 60
 _NO_ATTACHMENTS: Mapping[str, bytes] = MappingProxyType({})
 
 
-class JobQueue:
-    """One per front-end process. All methods raise QueueUnavailable when the server is away.
+class JobQueue(JobReader):
+    """One per front-end process: what `JobReader` asks, and what changes jobs.
 
-    An id that is no job id is the id of no job: `get` and its like return None for it.
+    All methods raise QueueUnavailable when the server is away.
     """
 
     def __init__(self, redis: Redis, options: QueueOptions) -> None:
-        self._redis = redis
-        self._options = options
+        super().__init__(redis, options)
         self._registry = Registry(redis, options)
-        self._notifications = Notifications(redis, keys.DONE, keys.NEWS)
-
-    async def start(self) -> None:
-        """Subscribes to the news of jobs. Does not fail when the server is away."""
-        await self._notifications.start(_START_PATIENCE_S)
-
-    async def aclose(self) -> None:
-        """Ends the subscription. The connection belongs to the caller."""
-        await self._notifications.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def enqueue(
         self,
@@ -127,92 +100,12 @@ class JobQueue:
             raise IdempotencyConflict(idempotency_key or "")
         return Enqueued(answered_by.decode(), duplicate=outcome == b"duplicate")
 
-    async def get(self, job_id: str) -> JobRecord | None:
-        """The job as it is now; None if there is none (any more)."""
-        return await self._look(job_id)
-
-    async def result(self, job_id: str) -> bytes | None:
-        """The result of a succeeded job; None for any other."""
-        model = _model_or_none(job_id)
-        if model is None:
-            return None
-        (value,) = await execute(self._redis, ("GET", keys.result(model, job_id)))
-        return value if isinstance(value, bytes) else None
-
-    async def attachment(self, job_id: str, name: str) -> bytes | None:
-        """What was attached to the job under `name`."""
-        model = _model_or_none(job_id)
-        if model is None:
-            return None
-        (value,) = await execute(self._redis, ("HGET", keys.attachments(model, job_id), name))
-        return value if isinstance(value, bytes) else None
-
-    async def wait(self, job_id: str, timeout_s: float) -> JobRecord | None:
-        """The job as soon as it is closed, else as it is after `timeout_s`; None if it is missing.
-
-        Woken by a notification, and if all are lost by a look of its own every `fallback_look_s`.
-        A job that is missing before its deadline was lost with the server: enqueue it again.
-        Outlasts an outage of the server; raises QueueUnavailable if it still lasts at the end.
-        """
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + timeout_s
-        with self._notifications.listening(job_id, keys.DONE) as news:
-            while True:
-                left_s = end_s - loop.time()
-                news.clear()
-                try:
-                    # A server that hangs must not hold the caller for a whole socket timeout.
-                    async with asyncio.timeout(max(left_s, self._options.fallback_look_s)):
-                        record = await self._look(job_id)
-                except (QueueUnavailable, TimeoutError) as error:
-                    if end_s <= loop.time():
-                        raise QueueUnavailable from error
-                else:
-                    if record is None or record.is_terminal or left_s <= 0:
-                        return record
-                pause_s = min(self._options.fallback_look_s, max(end_s - loop.time(), 0))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await news.wait()
-
-    async def follow(self, job_id: str) -> AsyncIterator[JobRecord | None]:
-        """The job as it is, at once and whenever it may have changed, until it is closed or gone.
-
-        It may be the same again: there is a look every `fallback_look_s` at least. None says that
-        the server is away and nothing is known now.
-        """
-        with self._notifications.listening(job_id, keys.DONE, keys.NEWS) as news:
-            while True:
-                news.clear()
-                try:
-                    record = await self._look(job_id)
-                except QueueUnavailable:
-                    yield None
-                else:
-                    if record is None:
-                        return
-                    yield record
-                    if record.is_terminal:
-                        return
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._options.fallback_look_s):
-                        await news.wait()
-
-    async def position(self, record: JobRecord) -> int | None:
-        """How many jobs of its model are before a queued one, 0 for the next; else None."""
-        if record.state is not State.QUEUED:
-            return None
-        (ahead,) = await execute(
-            self._redis, call("position", [keys.prefix(record.model)], record.id)
-        )
-        return None if ahead is None else int(ahead)
-
     async def cancel(self, job_id: str) -> JobRecord | None:
         """Cancels a queued job; asks a running one to stop; leaves a closed one. None if missing.
 
         A running job turns canceled when its worker next looks or commits.
         """
-        model = _model_or_none(job_id)
+        model = model_or_none(job_id)
         if model is None:
             return None
         _, values = await execute(
@@ -225,16 +118,11 @@ class JobQueue:
     async def discard(self, job_id: str) -> bool:
         """Forgets a closed job that nobody will ask for again, with its result: before its time to
         live ends, and with the room it takes. False if it is open, or not there."""
-        model = _model_or_none(job_id)
+        model = model_or_none(job_id)
         if model is None:
             return False
         (gone,) = await execute(self._redis, call("discard", [keys.prefix(model)], job_id))
         return bool(gone)
-
-    async def depth(self, model: str) -> int:
-        """Open jobs of the model, queued and running."""
-        (depth,) = await execute(self._redis, call("depth", [keys.prefix(model)]))
-        return int(depth)
 
     async def retry_after_s(self, model: str) -> int:
         """When a refused caller might try again: 1 to 60 s, by the depth and the workers' pace."""
@@ -266,20 +154,6 @@ class JobQueue:
         )
         return sum(closed)
 
-    async def _look(self, job_id: str) -> JobRecord | None:
-        model = _model_or_none(job_id)
-        if model is None:
-            return None
-        (values,) = await execute(self._redis, ("HGETALL", keys.job(model, job_id)))
-        return JobRecord.from_hash(job_id, model, values) if values else None
-
     async def _retry_after_s(self, model: str, depth: int) -> int:
         seconds = await self._registry.seconds_for(model, depth)
         return min(max(math.ceil(seconds), 1), _LONGEST_RETRY_AFTER_S)
-
-
-def _model_or_none(job_id: str) -> str | None:
-    try:
-        return model_of(job_id)
-    except ValueError:
-        return None
