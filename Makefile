@@ -25,6 +25,7 @@ serve: $(VENV)/.serve ## Start the API, the workers and a private server on 127.
 	@exec $(BIN)/python -m camserve serve
 
 test: $(VENV)/.dev ## Run the test suite
+	@$(BIN)/python -m tests.neighbours.environment
 	@$(BIN)/python -m pytest
 
 soak: $(VENV)/.dev ## Run the long tests
@@ -53,4 +54,4 @@ bench: $(VENV)/.dev ## Measure the engine and the queue, as ratios
 	$(BIN)/python -m benchmarks.queue
 
 clean: ## Remove the virtual environment, caches and the private server's data
-	rm -rf $(VENV) .camserve .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) .venv-neighbours .camserve .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -13,13 +13,14 @@ __all__ = ["makes_work", "required_scope"]
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _OPEN: Final = re.compile(
-    r"/|/livez|/readyz|/openapi\.json|/docs(/(?!\.)[\w.-]+){0,2}|/problems/[\w-]+"
+    r"/|/livez|/readyz|/v2(/health/(live|ready))?|/openapi\.json|/docs(/(?!\.)[\w.-]+){0,2}|/problems/[\w-]+"
 )
 """What a load balancer, or somebody who was just refused, must be able to read."""
 
 _EXPLAINING: Final = re.compile(
     r"POST /v1/explanations"
     r"|DELETE /v1/explanations/[^/]+"
+    r"|POST /v2/repository/index"
     r"|POST /v[12]/models/[^/]+(/versions/[^/]+)?[/:](explain|predict|infer)"
 )
 """What changes something, and is what the service is for."""

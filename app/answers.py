@@ -33,6 +33,7 @@ from camserve.maps.encode import npy_parts
 __all__ = [
     "VARY",
     "answer",
+    "each",
     "explanation_response",
     "json_response",
     "map_response",
@@ -141,7 +142,7 @@ async def npy_response(
     parts = npy_parts(maps)
     length = {"Content-Length": str(sum(len(part) for part in parts))}
     timing = server_timing(done.record, done, began_s=began_s, prepare_s=prepare_s)
-    return StreamingResponse(_each(parts), 200, {**headers, **length, **timing}, NPY)
+    return StreamingResponse(each(parts), 200, {**headers, **length, **timing}, NPY)
 
 
 async def _maps(
@@ -155,7 +156,8 @@ async def _maps(
     return await state.on_pictures(make)
 
 
-async def _each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+async def each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    """A body that is never put together."""
     for part in parts:
         yield part
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from camserve.errors import InvalidInput
 
-__all__ = ["as_finite_float32", "check_finite", "read_array"]
+__all__ = ["MAX_DIMENSIONS", "as_finite_float32", "check_finite", "flattened", "read_array"]
 
 _HEADERS: Final = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_MAX_DIMENSIONS: Final = 8  # no model takes as many
+MAX_DIMENSIONS: Final = 8  # no model takes as many
 _NUMBERS: Final = frozenset({int, float, bool})
 
 
@@ -72,16 +72,16 @@ def _from_npy(data: bytes) -> NDArray[Any]:
 
 
 def _check_shape(found: Sequence[int]) -> None:
-    if len(found) > _MAX_DIMENSIONS or min(found, default=1) < 1:
+    if len(found) > MAX_DIMENSIONS or min(found, default=1) < 1:
         raise InvalidInput(
             f"the tensor's shape is {list(found)}: no model takes that", shape=list(found)
         )
 
 
-def _from_lists(data: list[Any]) -> NDArray[np.float32]:
-    """Level by level, in the loops of C: there may be millions of lists.
+def flattened(data: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
+    """The items of regular nested lists, row by row, and the shape. Raises InvalidInput.
 
-    numpy itself would take strings for numbers, and make room for the longest of them.
+    Level by level, in the loops of C: there may be millions of lists.
     """
     shape: list[int] = []
     items: list[Any] = [data]
@@ -95,6 +95,12 @@ def _from_lists(data: list[Any]) -> NDArray[np.float32]:
                 f"{shape[-1]}"
             )
         items = list(chain.from_iterable(items))
+    return items, tuple(shape)
+
+
+def _from_lists(data: list[Any]) -> NDArray[np.float32]:
+    """numpy itself would take strings for numbers, and make room for the longest of them."""
+    items, shape = flattened(data)
     if not set(map(type, items)) <= _NUMBERS:
         wrong = (type(one) not in _NUMBERS for one in items)
         raise InvalidInput(f"the tensor must hold numbers: {_place(wrong, shape)} is not one")

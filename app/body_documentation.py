@@ -14,10 +14,10 @@ from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import InputsRequest
 from camserve.vocabulary import REDUCTIONS
 
-__all__ = ["BINARY", "GRAY_PICTURE", "SCHEMAS", "flat_query", "request_body"]
+__all__ = ["BINARY", "GRAY_PICTURE", "GRAY_PIXEL", "SCHEMAS", "flat_query", "request_body"]
 
 # a whole PNG file, so that "Try it out" in /docs works as it is
-_GRAY_PIXEL = (
+GRAY_PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
 SCHEMAS: Final = "#/components/schemas/{model}"
@@ -61,7 +61,7 @@ _MASK: Final = {
 # `a=1&a=2`, not `a=1,2`
 _REPEATED: Final = {"style": "form", "explode": True}
 
-GRAY_PICTURE: Final = {"image": {"base64": _GRAY_PIXEL}}
+GRAY_PICTURE: Final = {"image": {"base64": GRAY_PIXEL}}
 """An input of an example."""
 
 

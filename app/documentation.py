@@ -10,10 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from app.body_documentation import BINARY, SCHEMAS
-from app.negotiation import JSON
+from app.neighbours.error_form import MEDIA_TYPE as NEIGHBOURS_MEDIA_TYPE
+from app.neighbours.error_form import in_their_form, is_neighbours
 from app.problem_texts import ADVICE, TITLE
 from app.problems import MEDIA_TYPE, STATUS
 from app.security_schemes import describe_security
+from camserve.contracts.kserve import InstancesRequest
+from camserve.contracts.open_inference import InferenceRequest, RepositoryQuery
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 
 __all__ = [
@@ -49,6 +52,14 @@ TAGS = [
         "name": "models",
         "description": "Which models there are, what is known of each, and what it predicts.",
     },
+    {
+        "name": "KServe V1",
+        "description": "For clients of KServe: the same explanations, by `:explain`.",
+    },
+    {
+        "name": "Open Inference V2",
+        "description": "For clients of KServe, Triton and MLServer: tensors in, tensors out.",
+    },
     {"name": "health", "description": "For load balancers and orchestrators."},
 ]
 
@@ -68,6 +79,7 @@ _HEADERS = {
     "ETag": "Tag of this very content, for `If-None-Match`.",
     "Server-Timing": "Milliseconds: `prepare` (decode, resize), `queue`, `compute`, `present`.",
     "Link": "`rel=next`: the next page.",
+    "Inference-Header-Content-Length": "Bytes of JSON in a body with binary tensors.",
     "Location": "Address of the explanation.",
     "Preference-Applied": "What of `Prefer` was honoured.",
     "Retry-After": "Seconds after which to try again, where that can help.",
@@ -119,7 +131,7 @@ def _example_of(status: int) -> dict[str, Any]:
     }
 
 
-_PROBLEM = {
+_PROBLEM: dict[str, Any] = {
     "title": "Problem",
     "description": "RFC 9457 problem details; further members depend on the code.",
     "type": "object",
@@ -135,6 +147,26 @@ _PROBLEM = {
         "request_id": {"type": "string"},
     },
 }
+
+
+_NEIGHBOURS_ERROR = _PROBLEM | {
+    "title": "NeighboursError",
+    "description": "What the clients of KServe and Triton read, and all members of a `Problem`.",
+    "required": ["error", "type", "title", "status", "code"],
+    "properties": in_their_form(_PROBLEM["properties"]),
+}
+
+
+def _put_into_their_form(schema: dict[str, Any]) -> None:
+    """The problems of the neighbours' protocols, as their clients get them."""
+    theirs = {NEIGHBOURS_MEDIA_TYPE: {"schema": {"$ref": SCHEMAS.format(model="NeighboursError")}}}
+    for path, operations in schema["paths"].items():
+        if not is_neighbours(path):
+            continue
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if MEDIA_TYPE in response.get("content", {}):  # which others may share
+                    operation["responses"][status] = response | {"content": theirs}
 
 
 def binary(*media_types: str) -> dict[str, Any]:
@@ -153,13 +185,21 @@ def document(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
         )
         components = schema.setdefault("components", {}).setdefault("schemas", {})
-        components |= _components(ExplanationRequest, PredictionRequest) | {"Problem": _PROBLEM}
+        contracts = (
+            *(ExplanationRequest, PredictionRequest),
+            *(InstancesRequest, InferenceRequest, RepositoryQuery),
+        )
+        components |= _components(*contracts) | {
+            "Problem": _PROBLEM,
+            "NeighboursError": _NEIGHBOURS_ERROR,
+        }
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
         refusals = {str(status): response for status, response in problems(401, 403).items()}
         describe_security(schema, copy.deepcopy(refusals))
+        _put_into_their_form(schema)
         for operation in (one for path in schema["paths"].values() for one in path.values()):
-            if JSON in operation["responses"].get("422", {}).get("content", {}):
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
             for status, response in operation["responses"].items():
                 names = [name for name, statuses in _OF_STATUS.items() if status in statuses]

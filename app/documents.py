@@ -24,6 +24,7 @@ __all__ = [
     "Asked",
     "RemoteUpload",
     "Upload",
+    "check_breadth",
     "decoded",
     "inline_uploads",
     "parse_document",
@@ -42,12 +43,14 @@ Asked = TypeVar("Asked", bound=InputsRequest)
 class Upload:
     """One input as it came: a picture file, a .npy file, or the numbers of nested lists.
 
-    format: dimension labels of an array, where they were given for it alone.
+    format: dimension labels of an array, where they were given for it alone. is_pixels: whether
+    an array is of levels 0 to 255 (h, w, c), which a model of pictures takes as a picture.
     """
 
     data: bytes | NDArray[Any]
     name: str | None = None
     format: str | None = None
+    is_pixels: bool = False
 
     @property
     def is_array(self) -> bool:
@@ -88,7 +91,7 @@ def validated(document: dict[str, Any], settings: Settings, contract: type[Asked
             raise TooLarge(
                 f"{len(given)} {name} are more than {limit}: send several requests", limit=limit
             )
-    _check_breadth(document)
+    check_breadth(document)
     if "model" in document and "model" not in contract.model_fields:
         raise InvalidRequest("model is part of the address here: leave it out", field="model")
     try:
@@ -97,18 +100,19 @@ def validated(document: dict[str, Any], settings: Settings, contract: type[Asked
         raise invalid_request(error, contract) from error
 
 
-def _check_breadth(value: object, depth: int = 0) -> None:
+def check_breadth(value: object, depth: int = 0) -> None:
+    """Raises InvalidRequest for an object with more members than any has."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, dict):
         if len(value) > _MAX_MEMBERS:
             raise InvalidRequest(f"an object with {len(value)} members: no field has so many")
         for member in value.values():
-            _check_breadth(member, depth + 1)
+            check_breadth(member, depth + 1)
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, dict):
-                _check_breadth(item, depth + 1)
+                check_breadth(item, depth + 1)
 
 
 def inline_uploads(request: InputsRequest) -> list[Upload | RemoteUpload]:

@@ -15,7 +15,7 @@ from app.pictures import decode_picture, display_copy
 from camserve.contracts.input_specs import InputSpec, PictureSpec, TensorSpec
 from camserve.contracts.jobs import JobInput
 from camserve.dimensions import space_and_time
-from camserve.errors import UnreadableImage
+from camserve.errors import InvalidInput, InvalidRequest, UnreadableImage
 from camserve.maps.encode import encode_png
 from camserve.maps.geometry import Geometry, plan
 from camserve.maps.grids import Grid
@@ -63,6 +63,8 @@ def prepare(
     labels: dimension labels of an array. drawn: whether overlays may be asked for. Raises
     UnreadableImage, CorruptImage, TooLarge, InvalidInput or InvalidRequest.
     """
+    if upload.is_pixels and isinstance(spec, PictureSpec):
+        return [_from_pixels(upload, spec, settings, upload.format or labels, drawn=drawn)]
     if isinstance(upload.data, bytes) and not upload.is_array:
         if isinstance(spec, TensorSpec):
             raise UnreadableImage(
@@ -102,6 +104,34 @@ def _from_picture(
     model_input = geometry.apply(colors, _FILTERS[spec.filter])
     copy = display_copy(data, image, settings.picture_px) if drawn else b""
     return PreparedInput(_normalised(model_input, spec), name, geometry, copy)
+
+
+def _from_pixels(
+    upload: Upload,
+    spec: PictureSpec,
+    settings: Settings,
+    labels: str | None,
+    *,
+    drawn: bool,
+) -> PreparedInput:
+    """As a picture file of these very pixels, which has all that a picture has: limits, resizing,
+    a copy for overlays."""
+    if labels is not None:
+        raise InvalidRequest(
+            "format labels numbers that are ready for the model; bytes are taken as pixels, height "
+            "x width x channels: leave it out, or send floating-point numbers",
+            field="format",
+        )
+    levels = np.asarray(upload.data)
+    if levels.ndim != 3 or levels.shape[2] not in (1, 3, 4):
+        raise InvalidInput(
+            f"pixels are height x width x channels, with 1, 3 or 4 of the last, and these are "
+            f"{list(levels.shape)}: put the channels last, or send floating-point numbers that are "
+            "ready for the model",
+            shape=list(levels.shape),
+        )
+    image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    return _from_picture(encode_png(image), upload.name, spec, settings, drawn=drawn)
 
 
 def _normalised(image: Image.Image, spec: PictureSpec) -> NDArray[np.float32]:

@@ -21,7 +21,18 @@ from app.outbound.allow_list import AllowList
 from app.outbound.connections import CheckedConnections
 from app.outbound.fetching import Fetcher
 from app.request_ids import RequestIds
-from app.routers import docs, explanations, health, listing, models, predictions, results
+from app.routers import (
+    docs,
+    explanations,
+    health,
+    kserve_v1,
+    listing,
+    models,
+    open_inference,
+    open_inference_calls,
+    predictions,
+    results,
+)
 from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
@@ -39,7 +50,11 @@ logger = logging.getLogger(__name__)
 
 REAP_S = 1.0
 # in the order in which the documentation shows them
-_ROUTERS = (explanations, listing, results, models, predictions, health, problem_pages, docs)
+_ROUTERS = (
+    *(explanations, listing, results),
+    kserve_v1,  # before the models: `{model}` would be any name, also `shapes:explain`
+    *(models, predictions, open_inference, open_inference_calls, health, problem_pages, docs),
+)
 REFRESH_KEYS_S = 1.0
 
 

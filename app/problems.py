@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.findings import invalid_request, models_in
+from app.neighbours.error_form import MEDIA_TYPE as NEIGHBOURS_MEDIA_TYPE
+from app.neighbours.error_form import in_their_form, is_neighbours
 from app.problem_texts import TITLE
 from camserve.errors import (
     CamserveError,
@@ -70,7 +72,8 @@ STATUS: dict[ErrorCode, int] = {
 
 
 def problem_response(error: CamserveError, request: Request | None = None) -> Response:
-    """The error as `application/problem+json`, with `Retry-After` where it says when."""
+    """The error as `application/problem+json`, with `Retry-After` where it says when; under the
+    addresses of other protocols in the form of these."""
     code = error.error_code
     document: dict[str, Any] = {
         "type": f"/problems/{code}",
@@ -89,9 +92,11 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
         headers["WWW-Authenticate"] = _CHALLENGES[code]
     if "retry_after_s" in extensions:
         headers["Retry-After"] = str(math.ceil(extensions["retry_after_s"]))
-    return Response(
-        orjson.dumps(document | extensions), STATUS[code], headers, media_type=MEDIA_TYPE
-    )
+    document |= extensions
+    media_type = MEDIA_TYPE
+    if request is not None and is_neighbours(request.url.path):
+        document, media_type = in_their_form(document), NEIGHBOURS_MEDIA_TYPE
+    return Response(orjson.dumps(document), STATUS[code], headers, media_type=media_type)
 
 
 def install(app: FastAPI) -> None:

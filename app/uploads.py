@@ -33,7 +33,18 @@ from camserve.errors import (
 )
 from camserve.settings import Settings
 
-__all__ = ["RAW_TYPES", "Arrival", "check_format_is_used", "read_request", "refuse_archive"]
+__all__ = [
+    "RAW_TYPES",
+    "Arrival",
+    "Read",
+    "assembled",
+    "check_count",
+    "check_format_is_used",
+    "now_s",
+    "read_body",
+    "read_request",
+    "refuse_archive",
+]
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
 RAW_TYPES = (*IMAGE_TYPES, "application/x-npy", "application/octet-stream")
@@ -76,31 +87,43 @@ async def read_request(
     if media_type == FORM:
         _refuse_query(request)
         form = await read_form(request.headers, chunks, settings)
-        arrived_s = _now_s()
+        arrived_s = now_s()
         read = await in_thread(
-            lambda: _request(form.to_document(contract), form.uploads, settings, contract)
+            lambda: assembled(form.to_document(contract), form.uploads, settings, contract)
         )
         return Arrival(*read, arrived_s)
     body = b"".join([chunk async for chunk in chunks])
     if not body and (media_type == JSON or URL not in request.query_params):
         raise EmptyBody
-    arrived_s = _now_s()
+    arrived_s = now_s()
     if media_type == JSON:
         _refuse_query(request)
-        read = await in_thread(lambda: _request(parse_document(body), [], settings, contract))
+        read = await in_thread(lambda: assembled(parse_document(body), [], settings, contract))
     else:
         document = request_from_fields(_query(request), contract)
-        read = _request(document, [Upload(body)] if body else [], settings, contract)
+        read = assembled(document, [Upload(body)] if body else [], settings, contract)
     return Arrival(*read, arrived_s)
 
 
-def _now_s() -> float:
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """The whole body, whatever its type. Raises EmptyBody, TooLarge, UnsupportedMediaType (of a
+    compressed one)."""
+    _check_encoding(request.headers.get("content-encoding", "identity"))
+    body = b"".join([chunk async for chunk in _limited(request, settings.max_body_bytes)])
+    if not body:
+        raise EmptyBody
+    return body
+
+
+def now_s() -> float:
+    """By this process's event loop."""
     return asyncio.get_running_loop().time()
 
 
-def _request(
+def assembled(
     document: dict[str, Any], files: list[Upload], settings: Settings, contract: type[Asked]
 ) -> Read[Asked]:
+    """The JSON request and the files beside it, checked. Raises as `read_request` does."""
     asked = validated(document, settings, contract)
     uploads = [*files, *inline_uploads(asked)]
     _check_counts(asked, uploads, settings)
@@ -120,10 +143,7 @@ def _request(
 
 def _check_readable(media_type: str, encoding: str) -> None:
     """Raises UnsupportedMediaType, before the body is read. No type at all is a raw file."""
-    if encoding.strip().lower() not in {"", "identity"}:
-        raise UnsupportedMediaType(
-            f"a body with content encoding {encoding!r} is not read here: send it uncompressed"
-        )
+    _check_encoding(encoding)
     supported = [JSON, FORM, *RAW_TYPES]
     if not media_type or media_type in supported:
         return
@@ -136,6 +156,13 @@ def _check_readable(media_type: str, encoding: str) -> None:
     raise UnsupportedMediaType(
         f"content type {media_type!r} is not read here: {remedy}", supported=supported
     )
+
+
+def _check_encoding(encoding: str) -> None:
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaType(
+            f"a body with content encoding {encoding!r} is not read here: send it uncompressed"
+        )
 
 
 async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
@@ -187,16 +214,21 @@ def check_format_is_used(labels: str | None, arrays: Sequence[bool]) -> None:
         )
 
 
+def check_count(inputs: int, settings: Settings) -> None:
+    """Raises TooLarge for more inputs than a request may have."""
+    if inputs > settings.max_inputs:
+        raise TooLarge(
+            f"{inputs} inputs are more than {settings.max_inputs}: send several requests",
+            limit=settings.max_inputs,
+        )
+
+
 def _check_counts(asked: InputsRequest, uploads: Uploads, settings: Settings) -> None:
     if not uploads:
         raise InvalidRequest(
             "there is no input: give at least one picture or tensor", field="inputs"
         )
-    if len(uploads) > settings.max_inputs:
-        raise TooLarge(
-            f"{len(uploads)} inputs are more than {settings.max_inputs}: send several requests",
-            limit=settings.max_inputs,
-        )
+    check_count(len(uploads), settings)
     if not isinstance(asked, ExplanationRequest):
         return
     targets = sum(target.count for target in asked.targets or ())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
+from app.answers import VARY
 from app.conditional import is_current, not_modified
 from app.docs_files import DocsFile, docs_file, docs_page
 from camserve.errors import ErrorCode, Failure
@@ -26,8 +27,11 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer
 
 
 @router.get("/")
-async def to_docs() -> RedirectResponse:
-    return RedirectResponse("docs")
+async def home(request: Request) -> Response:
+    """People come to read. KServe's V1 client asks here whether the server is alive."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("docs", headers=VARY)
+    return JSONResponse({"status": "alive", "docs": "/docs"}, headers=VARY)
 
 
 @router.get("/docs")

@@ -34,11 +34,21 @@ from camserve.contracts.explanations import Explanation
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ExplanationNotFound
 
-__all__ = ["ExplanationId", "router"]
+__all__ = ["ExplanationId", "IdempotencyKey", "router"]
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
 
 ExplanationId = Annotated[str, Path(description="The `id` of the explanation.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="A repeated key gives the first explanation again.",
+    ),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255}),
+]
 FORMS = (JSON, NPY, ZIP, *PICTURES)
 
 
@@ -79,16 +89,7 @@ async def explain(
         Query(alias="as", description="Form of the answer; wins over Accept."),
         WithJsonSchema({"type": "string", "enum": list(SHORT_NAMES)}),
     ] = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            min_length=1,
-            max_length=255,
-            description="A repeated key gives the first explanation again.",
-        ),
-        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255}),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
     prefer: Annotated[
         list[str] | None,
         Header(

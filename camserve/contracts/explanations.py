@@ -27,6 +27,7 @@ __all__ = [
     "MapSummary",
     "ModelList",
     "ModelSummary",
+    "Numbers",
     "Progress",
     "Readiness",
     "ResultSummary",

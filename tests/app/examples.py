@@ -30,7 +30,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z$")
 # what differs from run to run, or from machine to machine
 _VARYING = {
     *("queue", "compute", "total", "workers", "queue_depth", "resident_on"),
-    *("request_id", "version", "model_version", "next_cursor"),
+    *("request_id", "version", "versions", "model_version", "next_cursor"),
 }
 
 
@@ -72,6 +72,44 @@ def requests() -> dict[str, dict[str, Any]]:
         },
         "alive": {"method": "GET", "path": "/livez"},
         "ready": {"method": "GET", "path": "/readyz"},
+        **_of_neighbours(create["inputs"][0]["image"]["base64"]),
+    }
+
+
+def _of_neighbours(picture: str) -> dict[str, dict[str, Any]]:
+    """KServe V1 and the Open Inference Protocol."""
+    file = {"name": "input", "shape": [1], "datatype": "BYTES", "data": [picture]}
+    asked = {"class_label": "star", "size": "4x4"}
+    get = {
+        "server": "/v2",
+        "live": "/v2/health/live",
+        "ready": "/v2/health/ready",
+        "models": "/v2/models",
+        "model": "/v2/models/shapes",
+        "model-ready": "/v2/models/shapes/ready",
+    }
+    return {
+        "kserve-explain": {
+            "method": "POST",
+            "path": "/v1/models/shapes:explain",
+            "json": {"instances": [{"b64": picture}], "parameters": asked},
+        },
+        "kserve-refused": {
+            "method": "POST",
+            "path": "/v1/models/shapes:explain",
+            "json": {"instances": [{"b64": picture}], "parameters": {"class_label": "stat"}},
+        },
+        "open-inference-explain": {
+            "method": "POST",
+            "path": "/v2/models/shapes/explain",
+            "json": {"id": "mine", "inputs": [file], "parameters": asked},
+        },
+        **{f"open-inference-{name}": {"method": "GET", "path": url} for name, url in get.items()},
+        "open-inference-index": {
+            "method": "POST",
+            "path": "/v2/repository/index",
+            "json": {"ready": True},
+        },
     }
 
 
@@ -89,14 +127,20 @@ def exchange(client: httpx.Client, request: dict[str, Any], job_id: str) -> dict
             body = {"width": image.width, "height": image.height}
     elif "json" in content_type:
         body = response.json()
+        if isinstance(body, list):
+            body = _of_shapes(body)
     elif content_type.startswith("text/event-stream"):
         lines = response.text.splitlines()
         body = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
-    if isinstance(body, dict) and "explanations" in body:  # others explain beside us
+    if isinstance(body, dict) and "next_cursor" in body:  # others explain beside us
         body["explanations"] = [one for one in body["explanations"] if one["id"] == job_id]
     if isinstance(body, dict) and "models" in body:  # other models come and go
-        body["models"] = [model for model in body["models"] if model["name"] == "shapes"]
+        body["models"] = _of_shapes(body["models"])
     return {"status": response.status_code, "content_type": content_type, "body": body}
+
+
+def _of_shapes(models: list[Any]) -> list[Any]:
+    return [one for one in models if (one if isinstance(one, str) else one["name"]) == "shapes"]
 
 
 def masked(value: Any, name: str = "", *, exact: bool = False) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,29 @@ from starlette.routing import Mount
 from app import main
 from app.access import required_scope
 from app.main import create_app
+from app.neighbours.error_form import is_neighbours
 from camserve.api_keys import Scope
 from camserve.settings import Settings
 from tests.app.front import Front, png, problem, running_front
 from tests.app.keys import add_key, guarded_front, remove_key
+from tests.neighbours.calls import error
 
 pytestmark = pytest.mark.anyio
 
 OPEN = {
     *("/", "/livez", "/readyz", "/openapi.json", "/problems/{code}"),
     *("/docs", "/docs/{version}/{name}"),
+    *("/v2", "/v2/health/live", "/v2/health/ready"),
 }
 # whatever changes something is said here to be for all, or needs an administrator
 EXPLAINING = {
     "POST /v1/explanations",
     "DELETE /v1/explanations/{explanation_id}",
+    "POST /v1/models/{model}/predict",
+    "POST /v1/models/{model}:explain",
+    "POST /v2/models/{model}/explain",
+    "POST /v2/models/{model}/versions/{version}/explain",
+    "POST /v2/repository/index",
 }
 
 
@@ -66,6 +74,11 @@ def filled(template: str) -> str:
     return re.sub(r"\{\w+(:\w+)?\}", "x", template)
 
 
+def refused(template: str) -> Callable[..., dict[str, Any]]:
+    """What reads a refusal there: the clients of other protocols have a form of their own."""
+    return error if is_neighbours(template) else problem
+
+
 def test_the_walk_sees_the_routes() -> None:
     assert ("POST", "/v1/explanations") in ROUTES
     assert ("GET", "/v1/explanations/{explanation_id}/results/{number}/overlay") in ROUTES
@@ -83,7 +96,7 @@ async def test_every_route_needs_a_key_but_those_that_are_open(
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="camserve"'
         if method != "HEAD":
-            problem(response, 401, "api_key_missing")
+            refused(template)(response, 401, "api_key_missing")
 
 
 @pytest.mark.parametrize(("method", "template"), ROUTES, ids=map(" ".join, ROUTES))
@@ -102,7 +115,7 @@ async def test_what_changes_the_service_needs_an_administrator(
         if reading or f"{method} {template}" in EXPLAINING:
             assert response.status_code != 403
         else:
-            document = problem(response, 403, "scope_missing")
+            document = refused(template)(response, 403, "scope_missing")
             assert document["scope"] == "admin"
             assert 'error="insufficient_scope"' in response.headers["WWW-Authenticate"]
 

@@ -56,7 +56,7 @@ async def test_the_policy_lets_the_page_ask_its_own_host_alone(front: Front) -> 
 async def test_other_pages_of_the_framework_are_not_there(front: Front) -> None:
     for address in ("/redoc", "/docs/oauth2-redirect"):
         problem(await front.client.get(address), 404, "not_found")
-    home = await front.client.get("/")
+    home = await front.client.get("/", headers={"Accept": "text/html,*/*;q=0.8"})
     assert (home.status_code, home.headers["location"]) == (307, "docs")
 
 

@@ -19,6 +19,19 @@ from camserve.contracts.explanations import (
     ModelList,
     Readiness,
 )
+from camserve.contracts.kserve import Explanations, InstancesRequest
+from camserve.contracts.open_inference import (
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+    ModelReady,
+    RepositoryIndex,
+    RepositoryQuery,
+    ServerLive,
+    ServerMetadata,
+    ServerModels,
+    ServerReady,
+)
 from camserve.contracts.predictions import Prediction
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from tests.app.examples import FOLDER, NAMES, exchange, masked
@@ -35,6 +48,22 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "layers": LayerList,
     "predict": Prediction,
     "ready": Readiness,
+    "kserve-explain": Explanations,
+    "open-inference-explain": InferenceResponse,
+    "open-inference-server": ServerMetadata,
+    "open-inference-live": ServerLive,
+    "open-inference-ready": ServerReady,
+    "open-inference-models": ServerModels,
+    "open-inference-model": ModelMetadata,
+    "open-inference-model-ready": ModelReady,
+    "open-inference-index": RepositoryIndex,
+}
+BODIES: dict[str, type[BaseModel]] = {
+    "predict": PredictionRequest,
+    "kserve-explain": InstancesRequest,
+    "kserve-refused": InstancesRequest,
+    "open-inference-explain": InferenceRequest,
+    "open-inference-index": RepositoryQuery,
 }
 
 
@@ -62,7 +91,7 @@ def test_there_is_one_for_each_operation() -> None:
     for name in NAMES:
         request = example(name)["request"]
         path = request["path"].partition("?")[0].replace("{id}", "{explanation_id}")
-        path = path.replace("/results/0", "/results/{number}").replace("/shapes", "/{model}")
+        path = path.replace("/results/0", "/results/{number}").replace("s/shapes", "s/{model}")
         shown.add((request["method"], path))
     assert shown == operations
 
@@ -71,7 +100,7 @@ def test_there_is_one_for_each_operation() -> None:
 def test_it_is_what_the_contract_says(name: str) -> None:
     exchanged = example(name)
     if "json" in exchanged["request"]:
-        asked = PredictionRequest if name == "predict" else ExplanationRequest
+        asked = BODIES.get(name, ExplanationRequest)
         asked.model_validate(exchanged["request"]["json"])
     if name in CONTRACTS:
         CONTRACTS[name].model_validate(exchanged["response"]["body"])

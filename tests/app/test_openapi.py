@@ -86,6 +86,15 @@ def test_operations_read_well() -> None:
         "POST /v1/models/{model}/predict",
         "GET /livez",
         "GET /readyz",
+        "POST /v1/models/{model}:explain",
+        "GET /v2",
+        "GET /v2/health/live",
+        "GET /v2/health/ready",
+        "GET /v2/models",
+        "GET /v2/models/{model}",
+        "GET /v2/models/{model}/ready",
+        "POST /v2/models/{model}/explain",
+        "POST /v2/repository/index",
     }
     for name, operation in operations.items():
         assert operation["summary"], name
@@ -145,7 +154,14 @@ def test_operations_have_names_for_generated_clients() -> None:
     }
     others = {"list_models", "read_model", "list_layers", "predict", "livez", "readyz"}
     assert len(names) == len(set(names))
-    assert set(names) == explanations | others
+    open_inference = {"explain", "metadata", "ready"}
+    servers = {"metadata", "live", "ready", "models"}
+    neighbours = {
+        *("kserve_explain", "repository_index"),
+        *(f"open_inference_{name}" for name in open_inference),
+        *(f"server_{name}" for name in servers),
+    }
+    assert set(names) == explanations | others | neighbours
 
 
 def test_headers_of_answers_are_described() -> None:

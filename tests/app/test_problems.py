@@ -155,6 +155,6 @@ async def test_a_request_of_a_trace_is_known_by_it(
 
 
 async def test_the_root_leads_to_the_documentation(front: Front) -> None:
-    response = await front.client.get("/")
+    response = await front.client.get("/", headers={"Accept": "text/html"})
     assert response.headers["Location"] == "docs"
     assert (await front.client.get("/docs")).status_code == 200

@@ -1,0 +1,46 @@
+"""An explanation for a protocol that knows no 202: handed in like any other, and waited for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.outcomes import answering, outcome
+from app.results import Finished, finished
+from app.state import AppState
+from app.submission import submit
+from app.uploads import Arrival
+from camserve.contracts.requests import ExplanationRequest
+from camserve.errors import WaitExceeded
+
+__all__ = ["explained"]
+
+
+@asynccontextmanager
+async def explained(
+    state: AppState,
+    arrival: Arrival[ExplanationRequest],
+    *,
+    form: str,
+    idempotency_key: str | None,
+    owner: str,
+    request_id: str | None,
+) -> AsyncIterator[Finished]:
+    """The finished explanation, while its answer is made.
+
+    form: media type of the answer. Raises what `submit` raises, what the explanation failed with,
+    and WaitExceeded if it outlasts the server's wait: it goes on, and can be fetched.
+    """
+    submission = await submit(
+        state,
+        arrival,
+        form=form,
+        idempotency_key=idempotency_key,
+        owner=owner,
+        request_id=request_id,
+    )
+    record = await outcome(state, submission)
+    with answering(record):
+        if not record.is_terminal:
+            raise WaitExceeded(state.settings.sync_wait_s)
+        yield await finished(state, record)

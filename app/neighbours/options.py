@@ -1,0 +1,76 @@
+"""`parameters` of another protocol, as the options of our request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+
+from app.flat_fields import request_from_fields
+from camserve.contracts.requests import ExplanationRequest
+from camserve.errors import InvalidRequest, shortened
+
+__all__ = ["options_document"]
+
+_PARAMETERS: Final = "parameters"
+_NESTED: Final = ("targets", "output")
+_ELSEWHERE: Final = {
+    "model": "the address names the model",
+    "inputs": "they stand beside the parameters",
+    "url": 'it is an input: an instance {"image": {"url": "..."}}',
+    "as": "this protocol has one form of answer",
+}
+
+
+def options_document(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of our request without model and inputs.
+
+    Nested as `POST /v1/explanations` takes it, or flat as a form does, with numbers as numbers and
+    several values as a list: `{"class_index": [3, 5], "colormap": "jet"}`. Null is not given.
+    Raises InvalidRequest for an unknown name, or one that is given twice.
+    """
+    given = {name: value for name, value in parameters.items() if value is not None}
+    for name, reason in _ELSEWHERE.items():
+        if name in given:
+            raise InvalidRequest(
+                f"{_PARAMETERS}.{name} has no meaning: {reason}", field=f"{_PARAMETERS}.{name}"
+            )
+    nested = {
+        name: value
+        for name, value in given.items()
+        if name in _NESTED or (isinstance(value, dict) and name in ExplanationRequest.model_fields)
+    }
+    flat = request_from_fields(
+        (name, text)
+        for name, value in given.items()
+        if name not in nested
+        for text in _texts(name, value)
+    )
+    output, flat_output = nested.get("output"), flat.pop("output", None)
+    if flat_output is not None:
+        if isinstance(output, dict):
+            _refuse_both(output.keys() & flat_output.keys())
+            flat_output = output | flat_output
+        elif output is not None:
+            return nested | flat  # which is refused for that
+        nested["output"] = flat_output
+    _refuse_both(nested.keys() & flat.keys())
+    return nested | flat
+
+
+def _texts(name: str, value: Any) -> Iterable[str]:
+    """A value as the fields of a form, of which a list is several."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise InvalidRequest(f"{shortened(name)}: an empty list", field=shortened(name))
+    if any(isinstance(one, list) for one in values):
+        raise InvalidRequest(
+            f"{shortened(name)}: a value, or a list of values, is meant", field=shortened(name)
+        )
+    return [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
+
+
+def _refuse_both(names: set[str]) -> None:
+    for name in sorted(names):
+        raise InvalidRequest(f"{name} is given twice, flat and nested: leave one out", field=name)

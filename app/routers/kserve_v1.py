@@ -1,0 +1,81 @@
+"""KServe's V1 protocol beside our own API: `POST /v1/models/{model}:explain`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.answers import json_response
+from app.body_documentation import GRAY_PIXEL
+from app.documentation import header, problems
+from app.guard import caller_name
+from app.negotiation import JSON
+from app.neighbours.documentation import json_body
+from app.neighbours.explaining import explained
+from app.neighbours.v1_instances import explanation_request
+from app.representations import explanation
+from app.routers.explanations import IdempotencyKey
+from app.routers.models import Name
+from app.state import State
+from app.uploads import Arrival, now_s, read_body
+from camserve.contracts.kserve import Explanations, InstancesRequest
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/models", tags=["KServe V1"])
+
+_EXAMPLE: dict[str, Any] = {
+    "instances": [{"b64": GRAY_PIXEL}],
+    "parameters": {"class_label": "star", "size": "feature"},
+}
+
+
+@router.post(
+    "/{model}:explain",
+    summary="Explain (KServe V1)",
+    response_model=Explanations,
+    responses={
+        200: {"description": "One entry for each map.", "headers": header("Location")},
+        **problems(400, 404, 409, 413, 415, 422, 429, 500, 503, 504),
+    },
+    openapi_extra={"requestBody": json_body(InstancesRequest, _EXAMPLE)},
+)
+async def kserve_explain(
+    request: Request, model: Name, state: State, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Explain as a KServe explainer does: `instances` in, `explanations` out.
+
+    Each entry is a result of `POST /v1/explanations` with its finished map in `map.data`, nested
+    lists of the upload's size; of large pictures as much of it as JSON has room for
+    (`CAMSERVE_MAX_JSON_MEGAPIXELS`). `{"parameters": {"size": "feature"}}` is the smallest,
+    `{"size": "640"}` any other. Waits for the result; what takes longer than the server waits is
+    a 504 with the address of the explanation, which goes on.
+    """
+    body = await read_body(request, state.settings)
+    arrived_s = now_s()
+    read = await state.on_pictures(partial(explanation_request, model, body, state.settings))
+    del body
+    async with explained(
+        state,
+        Arrival(*read, arrived_s),
+        form=JSON,
+        idempotency_key=idempotency_key,
+        owner=caller_name(request),
+        request_id=request.state.request_id,
+    ) as done:
+        card = await state.catalog.find(model)
+
+        def make() -> Response:
+            whole = explanation(done.record, done, card, state.settings)
+            answer = Explanations(
+                explanations=whole.results,
+                id=whole.id,
+                model=whole.model,
+                model_version=whole.model_version,
+                href=whole.href,
+            )
+            return json_response(answer, headers={"Location": whole.href})
+
+        return await state.on_pictures(make)

@@ -1,0 +1,156 @@
+"""The Open Inference Protocol V2: is the server there, which models has it, what do they take?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ValidationError
+
+from app.answers import json_response
+from app.documentation import problems
+from app.documents import check_breadth, parse_document
+from app.findings import invalid_request
+from app.neighbours.documentation import json_body
+from app.neighbours.v2_metadata import EXTENSIONS, model_metadata, model_status
+from app.routers.models import Name
+from app.state import State
+from app.uploads import read_body
+from camserve import __version__
+from camserve.contracts.open_inference import (
+    ModelMetadata,
+    ModelReady,
+    RepositoryIndex,
+    RepositoryQuery,
+    ServerLive,
+    ServerMetadata,
+    ServerModels,
+    ServerReady,
+)
+from camserve.errors import EmptyBody, NoWorker, UnknownName, shortened
+from camserve.settings import Settings
+
+__all__ = ["check_version", "router"]
+
+router = APIRouter(prefix="/v2", tags=["Open Inference V2"])
+
+
+async def check_version(request: Request, state: State) -> None:
+    """Of an address with a version, which must be the present one. Raises UnknownName."""
+    version = request.path_params.get("version")
+    if version is None:
+        return
+    card = await state.catalog.card(request.path_params["model"])
+    if version != card.version:
+        raise UnknownName(
+            f"model {card.name!r} has no version {shortened(version)!r}, only {card.version!r}: "
+            "leave the version out",
+            versions=[card.version],
+        )
+
+
+@router.get("", summary="Server metadata", response_model=ServerMetadata)
+async def server_metadata() -> Response:
+    """Name, version and extensions of the server."""
+    return json_response(
+        ServerMetadata(name="camserve", version=__version__, extensions=EXTENSIONS)
+    )
+
+
+@router.get("/health/live", summary="Server live", response_model=ServerLive)
+async def server_live() -> Response:
+    """200 as long as the process answers at all, as `/livez`."""
+    return json_response(ServerLive(live=True))
+
+
+@router.get(
+    "/health/ready", summary="Server ready", response_model=ServerReady, responses=problems(503)
+)
+async def server_ready(state: State) -> Response:
+    """200 if a live worker has run its warm-up explanation, as `/readyz`."""
+    if not any(worker.warm for worker in await state.catalog.workers(fresh=True)):
+        raise NoWorker(None)
+    return json_response(ServerReady(ready=True))
+
+
+@router.get(
+    "/models", summary="Names of models", response_model=ServerModels, responses=problems(503)
+)
+async def server_models(state: State) -> Response:
+    """The names of all models, as KServe lists them; `GET /v1/models` says more."""
+    cards = await state.catalog.cards()
+    return json_response(ServerModels(models=tuple(card.name for card in cards)))
+
+
+@router.get(
+    "/models/{model}",
+    summary="Model metadata",
+    response_model=ModelMetadata,
+    responses=problems(404, 503),
+    dependencies=[Depends(check_version)],
+)
+@router.get(
+    "/models/{model}/versions/{version}",
+    include_in_schema=False,
+    dependencies=[Depends(check_version)],
+)
+async def open_inference_metadata(model: Name, state: State) -> Response:
+    """The tensors that the model takes and gives.
+
+    `input` is its real one, numbers ready for the network; `alternatives` lists what the service
+    turns into them: pixels (UINT8) and picture files (BYTES). A model that is loaded on first use
+    has no tensors before.
+    """
+    return json_response(model_metadata(await state.catalog.card(model)))
+
+
+@router.get(
+    "/models/{model}/ready",
+    summary="Model ready",
+    response_model=ModelReady,
+    responses=problems(404, 503),
+    dependencies=[Depends(check_version)],
+)
+@router.get(
+    "/models/{model}/versions/{version}/ready",
+    include_in_schema=False,
+    dependencies=[Depends(check_version)],
+)
+async def open_inference_ready(model: Name, state: State) -> Response:
+    """200 if a live worker can explain with the model now; 503, with the reason, if not."""
+    await state.catalog.check_ready(model)
+    return json_response(ModelReady(name=model, ready=True))
+
+
+@router.post(
+    "/repository/index",
+    summary="Repository index",
+    response_model=RepositoryIndex,
+    responses=problems(400, 413, 415, 422, 503),
+    openapi_extra={"requestBody": json_body(RepositoryQuery, {"ready": True}, required=False)},
+)
+async def repository_index(request: Request, state: State) -> Response:
+    """All models and their states, as Triton lists them; with `{"ready": true}` the ready ones.
+
+    A model that is loaded on first use is `UNAVAILABLE` until then.
+    """
+    asked = await _query(request, state.settings)
+    workers = await state.catalog.workers()
+    served = {name for worker in workers for name in worker.models}
+    lines = [
+        model_status(card, ready=card.state == "ready" and card.name in served)
+        for card in await state.catalog.cards()
+    ]
+    ready = [one for one in lines if one.state == "READY"]
+    return json_response(RepositoryIndex(tuple(ready if asked.ready else lines)))
+
+
+async def _query(request: Request, settings: Settings) -> RepositoryQuery:
+    try:
+        body = await read_body(request, settings)
+    except EmptyBody:
+        return RepositoryQuery()
+    document = parse_document(body)
+    check_breadth(document)
+    try:
+        return RepositoryQuery.model_validate(document)
+    except ValidationError as error:
+        raise invalid_request(error, RepositoryQuery) from error

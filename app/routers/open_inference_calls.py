@@ -1,0 +1,106 @@
+"""The Open Inference Protocol V2: what a model makes of tensors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import WithJsonSchema
+
+from app.body_documentation import GRAY_PIXEL
+from app.documentation import binary, header, problems
+from app.guard import caller_name
+from app.negotiation import JSON, NPY
+from app.neighbours.documentation import json_body
+from app.neighbours.explaining import explained
+from app.neighbours.v2_answers import (
+    OCTETS,
+    explanation_head,
+    explanation_tensors,
+    inference_response,
+)
+from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS
+from app.neighbours.v2_requests import HEADER, explanation_request, json_length, read_inference
+from app.routers.explanations import IdempotencyKey
+from app.routers.models import Name
+from app.routers.open_inference import check_version
+from app.state import State
+from app.uploads import Arrival, now_s, read_body
+from camserve.contracts.open_inference import InferenceRequest, InferenceResponse
+
+__all__ = ["router"]
+
+router = APIRouter(
+    prefix="/v2/models/{model}", tags=["Open Inference V2"], dependencies=[Depends(check_version)]
+)
+
+HeaderLength = Annotated[
+    list[str] | None,
+    Header(
+        alias=HEADER,
+        description="Of a body with binary tensors: how many of its bytes are JSON.",
+    ),
+    WithJsonSchema({"type": "integer", "minimum": 0}),
+]
+_PICTURE: Final = {"name": "input", "shape": [1], "datatype": "BYTES", "data": [GRAY_PIXEL]}
+_EXPLAIN: Final[dict[str, Any]] = {
+    "inputs": [_PICTURE],
+    "parameters": {"class_label": "star", "size": "feature"},
+    "outputs": [{"name": "map"}, {"name": "score"}],
+}
+_STATUSES: Final = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
+
+
+@router.post(
+    "/explain",
+    summary="Explain (Open Inference)",
+    response_model=InferenceResponse,
+    responses={
+        200: {
+            "description": "The tensors; as bytes behind the JSON where that was asked for.",
+            "content": binary(OCTETS),
+            "headers": header(HEADER, "Location"),
+        },
+        **problems(*_STATUSES),
+    },
+    openapi_extra={"requestBody": json_body(InferenceRequest, _EXPLAIN, OCTETS)},
+)
+@router.post("/versions/{version}/explain", include_in_schema=False)
+async def open_inference_explain(
+    request: Request,
+    model: Name,
+    state: State,
+    json_bytes: HeaderLength = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Explain a batch of tensors: maps, scores and classes come back as tensors.
+
+    Outputs, with a row for each input and target: `map` (FP32), `score` (FP32), `class_index`
+    (INT64, -1 for none), `class_label` (BYTES) and `input_index` (INT64). `parameters` holds the
+    options of `POST /v1/explanations`, flat as in a form, with `size` for that of the maps. Waits
+    for the result; what takes longer than the server waits is a 504 with the address of the
+    explanation, which goes on. The binary tensor extension works both ways.
+    """
+    body = await read_body(request, state.settings)
+    arrived_s = now_s()
+    length = json_length(json_bytes, body)
+    asked = await state.on_pictures(partial(read_inference, model, body, length, state.settings))
+    del body
+    chosen = asked.chosen(tuple(EXPLAIN_OUTPUTS))
+    read = explanation_request(model, asked, state.settings)
+    async with explained(
+        state,
+        Arrival(*read, arrived_s),
+        form=NPY if "map" in chosen else JSON,
+        idempotency_key=idempotency_key,
+        owner=caller_name(request),
+        request_id=request.state.request_id,
+    ) as done:
+        card = await state.catalog.find(model)
+
+        def make() -> Response:
+            tensors = explanation_tensors(done, card, state.settings, chosen)
+            return inference_response(explanation_head(done, asked.id), tensors, chosen)
+
+        return await state.on_pictures(make)
