@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import numpy as np
 import orjson
@@ -26,7 +27,7 @@ from app.state import AppState
 from app.submission import picture_name
 from camserve.broker import JobRecord, State
 from camserve.contracts.explanations import MapArray
-from camserve.contracts.options import MapOptions, PictureOptions
+from camserve.contracts.options import ArrayOptions, PictureOptions
 from camserve.errors import ExplanationNotFound
 from camserve.maps.encode import npy_parts
 
@@ -103,7 +104,7 @@ async def snapshot(state: AppState, record: JobRecord) -> bytes:
 
 
 async def map_response(
-    state: AppState, done: Finished, number: int, options: MapOptions, headers: Mapping[str, str]
+    state: AppState, done: Finished, number: int, options: ArrayOptions, headers: Mapping[str, str]
 ) -> Response:
     """One map as JSON. Raises TooLarge."""
     began_s = time.perf_counter()
@@ -114,6 +115,7 @@ async def map_response(
         response = json_response(
             MapArray(
                 shape=one.values.shape,
+                dtype=options.dtype,
                 convention=one.convention,
                 reduction_layer=done.result.reduction_layer,
                 data=one.values,
@@ -130,12 +132,12 @@ async def npy_response(
     state: AppState,
     done: Finished,
     numbers: list[int],
-    options: MapOptions,
+    options: ArrayOptions,
     headers: Mapping[str, str],
     *,
     prepare_s: float | None = None,
 ) -> Response:
-    """One map as .npy (h, w) float32, or several of one shape stacked (n, h, w)."""
+    """One map as .npy (h, w), or several of one shape stacked (n, h, w)."""
     began_s = time.perf_counter()
     maps = await _maps(state, done, numbers, options)
     check_stackable(values.shape for values in maps)
@@ -146,11 +148,11 @@ async def npy_response(
 
 
 async def _maps(
-    state: AppState, done: Finished, numbers: list[int], options: MapOptions
-) -> list[NDArray[np.float32]]:
+    state: AppState, done: Finished, numbers: list[int], options: ArrayOptions
+) -> list[NDArray[np.floating[Any]]]:
     room = Room.of_arrays(state.settings, len(numbers))
 
-    def make() -> list[NDArray[np.float32]]:
+    def make() -> list[NDArray[np.floating[Any]]]:
         return [finish_map(done, number, options, room).values for number in numbers]
 
     return await state.on_pictures(make)

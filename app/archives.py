@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from camserve.maps.encode import npy_parts
-from camserve.maps.resample import FloatArray
 
 __all__ = ["MANIFEST", "archive", "map_file"]
 
@@ -20,8 +22,8 @@ def map_file(number: int) -> str:
     return f"maps/{number}.npy"
 
 
-def archive(manifest: bytes, maps: Sequence[FloatArray]) -> bytes:
-    """`manifest.json`, the explanation, and `maps/<n>.npy`, float32, the map of `results[n]`.
+def archive(manifest: bytes, maps: Sequence[NDArray[np.floating[Any]]]) -> bytes:
+    """`manifest.json`, the explanation, and `maps/<n>.npy`, the map of `results[n]`.
 
     Stored, not compressed: smooth maps of floats shrink by a few per cent at great cost. The time
     stamps are those of the format's beginning, so that equal explanations are equal files.

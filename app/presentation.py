@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from app.results import Finished
 from app.sizes import Room, sampler_for
 from app.upsamplings import method_of_array
 from camserve.contracts.jobs import Job
-from camserve.contracts.options import Convention, MapOptions, Upsampling
+from camserve.contracts.options import ArrayOptions, Convention, MapOptions, Upsampling
 from camserve.errors import InvalidRequest
 from camserve.maps.conventions import find_convention, present
 from camserve.maps.geometry import Geometry
@@ -35,17 +35,18 @@ _VIRTUAL: Final = ("softmax", "sigmoid")
 
 @dataclass(frozen=True)
 class FinishedMap:
-    """values: float32, axes as the input's."""
+    """values: axes as the input's."""
 
-    values: NDArray[np.float32]
+    values: NDArray[np.floating[Any]]
     convention: Convention
 
 
-def finish_map(finished: Finished, number: int, options: MapOptions, room: Room) -> FinishedMap:
+def finish_map(finished: Finished, number: int, options: ArrayOptions, room: Room) -> FinishedMap:
     """The array of one result, as its convention, up-sampling, fusion and size say.
 
     Without a size it is the input's, made to fit into `room`. Raises TooLarge for a size that is
-    asked for and does not fit, InvalidRequest for options that contradict each other.
+    asked for and does not fit, InvalidRequest for options that contradict each other, or a dtype
+    that does not reach as far as the map.
     """
     geometry = geometry_of(finished, number)
     method = method_of_array(finished.job, options)
@@ -53,8 +54,20 @@ def finish_map(finished: Finished, number: int, options: MapOptions, room: Room)
     one = finish(finished, number, options, method, sampler)
     room.check_cells(one.values.shape)
     values = in_clients_order(geometry, one.values)
+    if options.dtype == "float16":
+        _check_reach(values)
     # orjson, for one, takes no transposed views
-    return FinishedMap(np.ascontiguousarray(values), one.convention)
+    return FinishedMap(np.ascontiguousarray(values, dtype=options.dtype), one.convention)
+
+
+def _check_reach(values: FloatArray) -> None:
+    """Raises InvalidRequest for finite values that would be infinite in half precision."""
+    limit = float(np.finfo(np.float16).max)
+    highest = float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
+    if highest > limit:
+        raise InvalidRequest(
+            f"the map reaches {highest:g}, and float16 {limit:g}: ask for float32", field="dtype"
+        )
 
 
 def raw_map(finished: Finished, number: int) -> FloatArray:

@@ -41,7 +41,7 @@ def explanation_href(job_id: str) -> str:
 
 def map_href(job_id: str, number: int, output: OutputOptions) -> str:
     """Where the map is, of the size that the request asked for."""
-    return f"{explanation_href(job_id)}/results/{number}/map{_query(output, {'size'})}"
+    return f"{explanation_href(job_id)}/results/{number}/map{_query(output, {'size', 'dtype'})}"
 
 
 def overlay_href(job_id: str, number: int, output: OutputOptions) -> str:

@@ -11,19 +11,19 @@ from app.negotiation import NPY, PICTURES, ZIP
 from app.sizes import Room, check_stackable, size_of_map
 from app.upsamplings import method_of_array
 from camserve.contracts.jobs import Job
-from camserve.contracts.options import MapOptions, PictureOptions, PictureStyle
+from camserve.contracts.options import ArrayOptions, MapOptions, PictureOptions, PictureStyle
 from camserve.errors import InvalidRequest, TooLarge
 from camserve.settings import Settings
 
 __all__ = ["array_options", "check_answer", "picture_options", "room_inline"]
 
 
-def array_options(job: Job) -> MapOptions:
+def array_options(job: Job) -> ArrayOptions:
     """Of the maps in the answer to the request itself.
 
     Both come from one request: here a size beside upsampling=none is a contradiction.
     """
-    return MapOptions(size=job.output.size, upsampling=job.upsampling)
+    return ArrayOptions(size=job.output.size, upsampling=job.upsampling, dtype=job.output.dtype)
 
 
 def picture_options(job: Job) -> PictureOptions:

@@ -16,7 +16,7 @@ from app.results import fetch_succeeded, finished
 from app.routers.explanations import ExplanationId
 from app.state import State
 from camserve.contracts.explanations import MapArray
-from camserve.contracts.options import MapOptions, PictureOptions
+from camserve.contracts.options import ArrayOptions, PictureOptions
 
 __all__ = ["router"]
 
@@ -31,7 +31,7 @@ NO_RESULT = (404, 406, 409, 413, 422, 500, 503, 504)
 Number = Annotated[int, Path(ge=0, description="Index into the explanation's results.")]
 
 
-class MapQuery(MapOptions):
+class MapQuery(ArrayOptions):
     as_form: str | None = Field(
         None,
         alias="as",
@@ -74,7 +74,7 @@ async def read_map(
     """The finished map as `.npy` (default) or JSON, registered to the upload's pixel grid."""
     form = choose_form(request.headers.getlist("accept"), query.as_form, (NPY, JSON))
     record = await fetch_succeeded(state, explanation_id)
-    options = MapOptions(**query.model_dump(exclude={"as_form"}))
+    options = ArrayOptions(**query.model_dump(exclude={"as_form"}))
     etag = etag_of_view(state.settings, record.id, number, options, form)
     headers = unchanging(state.settings, etag)
     if is_current(request, etag):

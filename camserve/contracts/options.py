@@ -11,8 +11,10 @@ from camserve.contracts.base import Message
 __all__ = [
     "SIZE",
     "SIZE_HELP",
+    "ArrayOptions",
     "Colormap",
     "Convention",
+    "Dtype",
     "Fusion",
     "MapOptions",
     "OutputOptions",
@@ -26,11 +28,13 @@ __all__ = [
 Convention = Literal["camserve", "matlab", "paper", "pytorch-grad-cam", "captum", "torchcam"]
 Upsampling = Literal["nearest", "linear", "bicubic", "none"]
 Colormap = Literal["turbo", "viridis", "inferno", "magma", "jet", "gray"]
+Dtype = Literal["float32", "float64", "float16"]
 View = Literal["overlay", "heatmap", "side_by_side", "contour"]
 Fusion = Literal["mean", "max"]
 SIZE = r"^(original|input|feature|[1-9]\d{0,4}(x[1-9]\d{0,4}){0,2})$"
 Size = Annotated[str, StringConstraints(pattern=SIZE)]
 
+DTYPE_HELP = "Of the numbers in the array; a map is computed in float32."
 SIZE_HELP = (
     "`original`: the upload's own pixel grid; `input`: the grid that the model saw; `feature`: the "
     "feature layer's grid; `640`: the upload's shape with its long side 640; `640x480`: width x "
@@ -60,6 +64,12 @@ class MapOptions(Message):
         "or as much of its resolution as `CAMSERVE_MAX_OUTPUT_MEGAPIXELS` leaves, and in JSON "
         "`CAMSERVE_MAX_JSON_MEGAPIXELS`.",
     )
+
+
+class ArrayOptions(MapOptions):
+    """An array of numbers, as .npy or JSON."""
+
+    dtype: Dtype = Field("float32", description=DTYPE_HELP)
 
 
 class PictureStyle(Message):
@@ -95,4 +105,5 @@ class OutputOptions(PictureStyle):
         description="A link to the map (default), or the map itself in the answer: numbers in "
         "`list`s, all maps together at most `CAMSERVE_MAX_JSON_MEGAPIXELS`, or a .npy file.",
     )
+    dtype: Dtype = Field("float32", description=DTYPE_HELP)
     size: Size | None = Field(None, description=f"Of the map and the picture. {SIZE_HELP}")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
-from camserve.contracts.explanations import Explanation
+from camserve.contracts.explanations import Explanation, ExplanationList
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, JobResult, PredictionResult
 from camserve.contracts.predictions import Prediction
@@ -31,6 +31,7 @@ MESSAGES: list[type[Message]] = [
     WorkerStatus,
     FailureMessage,
     Explanation,
+    ExplanationList,
     ExplanationRequest,
     PredictionRequest,
     PredictionResult,
