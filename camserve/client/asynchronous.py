@@ -167,8 +167,15 @@ class AsyncResult(ResultView):
 
     async def map(self, **arguments: Unpack[MapArguments]) -> NDArray[np.float32]:
         """The finished map: float32, (height, width) of the upload unless `size` says otherwise."""
-        call = calls.npy(self.summary.map.href, arguments)
+        call = calls.file(self.summary.map.href, calls.NPY, arguments)
         return await self._transport.run(operations.array(call, self._transport.endpoint.patience))
+
+    async def npy(self, **arguments: Unpack[MapArguments]) -> bytes:
+        """The same as the bytes of a `.npy` file."""
+        call = calls.file(self.summary.map.href, calls.NPY, arguments)
+        return await self._transport.run(
+            operations.content(call, self._transport.endpoint.patience)
+        )
 
     async def overlay(self, form: Form = "png", **arguments: Unpack[PictureArguments]) -> Picture:
         """The map drawn over the upload, as the bytes of a picture file."""
@@ -185,6 +192,19 @@ class AsyncExplanation(ExplanationView[AsyncResult]):
 
     def _result(self, summary: messages.ResultSummary) -> AsyncResult:
         return AsyncResult(summary, self._transport)
+
+    async def maps(self) -> NDArray[np.float32]:
+        """All maps of the request's size in one array, (results, height, width); of one result,
+        (height, width). Raises InvalidRequest if their shapes differ."""
+        call = calls.file(self.document.href, calls.NPY, {})
+        return await self._transport.run(operations.array(call, self._transport.endpoint.patience))
+
+    async def archive(self) -> bytes:
+        """A `.zip` of the explanation's JSON and all its maps."""
+        call = calls.file(self.document.href, calls.ZIP, {})
+        return await self._transport.run(
+            operations.content(call, self._transport.endpoint.patience)
+        )
 
     async def refresh(self) -> Self:
         """Look again: this very object then shows the present state. Raises NotFound."""

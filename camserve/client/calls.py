@@ -14,10 +14,24 @@ from camserve.client.arguments import explain_document, query
 from camserve.client.errors import UnexpectedAnswer
 from camserve.client.inputs import InputFile
 
-__all__ = ["JSON", "Answer", "Call", "Form", "Lost", "cancel", "explain", "get", "npy", "picture"]
+__all__ = [
+    "JSON",
+    "NPY",
+    "ZIP",
+    "Answer",
+    "Call",
+    "Form",
+    "Lost",
+    "cancel",
+    "explain",
+    "file",
+    "get",
+    "picture",
+]
 
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
+ZIP: Final = "application/zip"
 EXPLANATIONS: Final = "/v1/explanations"
 
 Form: TypeAlias = Literal["png", "jpeg", "webp"]
@@ -101,14 +115,14 @@ def cancel(explanation_id: str) -> Call:
     return Call("DELETE", f"{EXPLANATIONS}/{quote(explanation_id, safe='')}")
 
 
-def npy(href: str, arguments: Mapping[str, Any]) -> Call:
-    """The array behind the link of a map."""
-    return Call("GET", _with_query(_path_of(href), arguments), accept=NPY)
+def file(href: str, media_type: str, arguments: Mapping[str, Any]) -> Call:
+    """What is behind a link, as a file of that type."""
+    return Call("GET", _with_query(_path_of(href), arguments), accept=media_type)
 
 
 def picture(href: str, form: Form, arguments: Mapping[str, Any]) -> Call:
     """The picture behind the link of an overlay."""
-    return Call("GET", _with_query(_path_of(href), arguments), accept=f"image/{form}")
+    return file(href, f"image/{form}", arguments)
 
 
 def _path_of(href: str) -> str:

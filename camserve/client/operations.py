@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Operation", "Send", "array", "explained", "image", "message_of", "submitted", "waited"]
+__all__ = [
+    "Operation",
+    "Send",
+    "array",
+    "content",
+    "explained",
+    "image",
+    "message_of",
+    "submitted",
+    "waited",
+]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -132,6 +142,11 @@ def _failure_of(explanation: Explanation) -> ExplanationFailed:
             "code": failure.extensions.get("code", failure.code),
         }
     )
+
+
+def content(call: Call, patience: Patience) -> Operation[bytes]:
+    """The file that is the answer."""
+    return (yield from answered(call, patience, Budget(patience.timeout_s))).body
 
 
 def array(call: Call, patience: Patience) -> Operation[NDArray[np.float32]]:

@@ -225,7 +225,7 @@ def test_reconnecting_is_bounded_and_begins_anew_after_an_answer(clock: dict[str
 def test_links_that_lead_elsewhere_are_not_followed() -> None:
     for href in ("https://elsewhere/map", "//elsewhere/map", "map"):
         with pytest.raises(UnexpectedAnswer, match="leads elsewhere"):
-            calls.npy(href, {})
+            calls.file(href, calls.NPY, {})
         with pytest.raises(UnexpectedAnswer, match="leads elsewhere"):
             calls.picture(href, "png", {})
     kept = calls.picture("/a/overlay?view=contour&size=64&token=a%2Fb%3D", "png", {"size": 8})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def test_the_map_and_the_overlay_are_those_of_the_api(client: Client, http: http
         "completed_at": explanation.document.model_dump(mode="json")["completed_at"],
         "deadline_at": explanation.document.model_dump(mode="json")["deadline_at"],
     }
+
+
+def test_all_maps_at_once(client: Client) -> None:
+    explanation = client.explain(SAMPLE, model="shapes", top=2)
+    stack = explanation.maps()
+    assert stack.shape == (2, 384, 384)
+    for number, one in enumerate(explanation.results):
+        assert np.array_equal(stack[number], one.map())
+        assert np.array_equal(stack[number], np.load(io.BytesIO(one.npy())))
+    with zipfile.ZipFile(io.BytesIO(explanation.archive())) as archive:
+        assert np.array_equal(np.load(io.BytesIO(archive.read("maps/1.npy"))), stack[1])
 
 
 def test_a_map_in_another_form(client: Client) -> None:
@@ -281,6 +293,9 @@ async def test_the_asynchronous_client(service: Service, client: Client, tmp_pat
         (one,) = submitted.results
         assert np.array_equal(await one.map(), expected.map())
         assert await one.overlay() == expected.overlay()
+        assert await one.npy() == expected.npy()
+        assert np.array_equal(await submitted.maps(), expected.map())
+        assert (await submitted.archive()).startswith(b"PK")
         assert (await submitted.refresh()).document == submitted.document
         assert (await submitted.cancel()).state is State.SUCCEEDED
         assert (await asynchronous.explanation(submitted.id)).is_finished
