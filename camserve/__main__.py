@@ -18,6 +18,8 @@ class Command(NamedTuple):
 
     help: str
     module: str
+    extra: str | None = None
+    """What must be installed besides camserve itself."""
 
 
 COMMANDS: Final = {
@@ -25,6 +27,11 @@ COMMANDS: Final = {
         "run the API, the workers and, unless CAMSERVE_REDIS_URL is set, a server",
         "camserve.commands.serve",
     ),
+    "explain": Command(
+        "explain a picture or an array, or all of a folder", "camserve.commands.explain", "client"
+    ),
+    "models": Command("list the models", "camserve.commands.models", "client"),
+    "layers": Command("list the layers of a model", "camserve.commands.layers", "client"),
     "keys": Command("make, list and revoke API keys", "camserve.commands.keys"),
 }
 
@@ -38,10 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, command in COMMANDS.items():
         of_command = parsers.add_parser(name, help=command.help, description=command.help)
         if given[:1] == [name]:
-            module = importlib.import_module(command.module)
+            try:
+                module = importlib.import_module(command.module)
+            except ModuleNotFoundError as error:
+                if command.extra is None:
+                    raise
+                parser.error(f"{name} needs {error.name}: pip install 'camserve[{command.extra}]'")
             module.add_arguments(of_command)
             of_command.set_defaults(run=module.run)
     chosen = parser.parse_args(given)
+    chosen.given = given
     return int(chosen.run(chosen))
 
 

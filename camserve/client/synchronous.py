@@ -103,6 +103,11 @@ class Client:
         endpoint = Endpoint.of(base_url, api_key, timeout_s, reconnect_s)
         self._transport = Transport(endpoint, on_wait)
 
+    @property
+    def base_url(self) -> str:
+        """Where the service is."""
+        return str(self._transport.endpoint.base_url)
+
     def __enter__(self) -> Self:
         return self
 

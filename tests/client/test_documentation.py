@@ -17,6 +17,9 @@ from tests.service import ROOT, Service
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8000"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+README = (ROOT / "README.md").read_text("utf-8")
+SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE + README, re.MULTILINE | re.DOTALL)
+COMMANDS = [block for block in SHELL if "camserve explain" in block]
 
 
 @pytest.fixture
@@ -41,6 +44,23 @@ def test_the_programs_run(program: str, service: Service, newcomer: Path) -> Non
         assert done.stdout.startswith(said)
 
 
+@pytest.mark.parametrize("commands", COMMANDS, ids=range(len(COMMANDS)))
+def test_the_commands_run(commands: str, service: Service, newcomer: Path) -> None:
+    script = f'camserve() {{ {sys.executable} -m camserve "$@"; }}\n{commands}'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=newcomer,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CAMSERVE_URL": service.url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in re.findall(r"(?:-o|>|--out) ([\w.]+)", commands):
+        assert (newcomer / name).exists(), name
+
+
 def test_every_error_is_in_the_table() -> None:
     abstract = {"ClientError", "ProblemError", "Refused"}
     rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
@@ -50,5 +70,6 @@ def test_every_error_is_in_the_table() -> None:
 
 
 def test_every_call_is_in_the_table() -> None:
-    calls = {name for name in vars(camserve.client.Client) if not name.startswith("_")}
+    members = vars(camserve.client.Client).items()
+    calls = {name for name, value in members if callable(value) and not name.startswith("_")}
     assert all(f"`{name}(" in PAGE for name in calls - {"close"})
