@@ -27,6 +27,7 @@ from camserve.client import (
     operations,
 )
 from camserve.client.calls import Answer, Call, Lost
+from camserve.client.inputs import Inputs
 from camserve.client.operations import Send
 from camserve.client.retries import Patience, Wait
 from camserve.contracts.explanations import Explanation, ModelList
@@ -177,7 +178,7 @@ def test_a_202_is_followed_to_its_end(clock: dict[str, float]) -> None:
         return answer(QUEUED | {"state": next(states)})
 
     played = Played(outcomes)
-    call = calls.explain([], None, {"model": "toy"}, None)
+    call = calls.explain(Inputs(), None, {"model": "toy"}, None)
     done = played.run(operations.explained(call, Patience()), clock)
     assert done.state == "succeeded"
     assert [one.call.path for one in played.sent[1:]] == ["/v1/explanations/ID-toy"] * 4
@@ -188,7 +189,7 @@ def test_a_202_is_followed_to_its_end(clock: dict[str, float]) -> None:
 
 def test_the_time_of_a_call_bounds_all_of_it(clock: dict[str, float]) -> None:
     played = Played(lambda call: answer(QUEUED, 202 if call.method == "POST" else 200))
-    call = calls.explain([], None, {"model": "toy"}, None)
+    call = calls.explain(Inputs(), None, {"model": "toy"}, None)
     with pytest.raises(TimedOut, match="still queued after 7 s") as caught:
         played.run(operations.explained(call, Patience(timeout_s=7)), clock)
     assert caught.value.explanation_id == "ID-toy"
