@@ -21,7 +21,7 @@ from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.encode import npy_parts
 from camserve.settings import Settings
 
-__all__ = ["prediction", "prediction_response"]
+__all__ = ["check_room", "prediction", "prediction_response", "stacked"]
 
 
 async def prediction_response(
@@ -63,24 +63,27 @@ def _of_input(done: Predicted, index: int, top: int | None, settings: Settings) 
     output, card = done.outputs[index], done.card
     classes = has_classes(card)
     if not classes:
-        _check_room(done, settings)
+        check_room(done, settings)
     return InputPrediction(
         input=index,
         input_name=done.job.inputs[index].name,
         output_shape=output.shape,
         predictions=ranking(output, done.result.output_format, card, top) if classes else (),
-        values=None if classes else output,
+        values=None if classes else output[()],  # of one number: the number
         diagnostics=done.result.rows[index].diagnostics,
     )
 
 
-def _check_room(done: Predicted, settings: Settings) -> None:
+def check_room(
+    done: Predicted, settings: Settings, otherwise: str = "ask for application/x-npy"
+) -> None:
+    """Raises TooLarge for more numbers than JSON lists. otherwise: what to do about it."""
     limit = settings.max_json_megapixels * 1_000_000
     numbers = sum(output.size for output in done.outputs)
     if numbers > limit:
         raise TooLarge(
             f"the outputs are {numbers / 1e6:.3g} million numbers, and JSON lists at most "
-            f"{limit / 1e6:g}: ask for application/x-npy, or send fewer inputs",
+            f"{limit / 1e6:g}: {otherwise}, or send fewer inputs",
             limit=limit,
         )
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 import orjson
 
 from app.flat_fields import request_from_fields
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.requests import ExplanationRequest, InputsRequest, PredictionRequest
 from camserve.errors import InvalidRequest, shortened
 
-__all__ = ["options_document"]
+__all__ = ["options_document", "options_of_prediction"]
 
 _PARAMETERS: Final = "parameters"
 _NESTED: Final = ("targets", "output")
@@ -23,8 +23,10 @@ _ELSEWHERE: Final = {
 }
 
 
-def options_document(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of our request without model and inputs.
+def options_document(
+    parameters: dict[str, Any], contract: type[InputsRequest] = ExplanationRequest
+) -> dict[str, Any]:
+    """The JSON of our request, which is a `contract`, without model and inputs.
 
     Nested as `POST /v1/explanations` takes it, or flat as a form does, with numbers as numbers and
     several values as a list: `{"class_index": [3, 5], "colormap": "jet"}`. Null is not given.
@@ -39,13 +41,11 @@ def options_document(parameters: dict[str, Any]) -> dict[str, Any]:
     nested = {
         name: value
         for name, value in given.items()
-        if name in _NESTED or (isinstance(value, dict) and name in ExplanationRequest.model_fields)
+        if name in contract.model_fields and (name in _NESTED or isinstance(value, dict))
     }
+    rest = [(name, value) for name, value in given.items() if name not in nested]
     flat = request_from_fields(
-        (name, text)
-        for name, value in given.items()
-        if name not in nested
-        for text in _texts(name, value)
+        [(name, text) for name, value in rest for text in _texts(name, value)], contract
     )
     output, flat_output = nested.get("output"), flat.pop("output", None)
     if flat_output is not None:
@@ -57,6 +57,18 @@ def options_document(parameters: dict[str, Any]) -> dict[str, Any]:
         nested["output"] = flat_output
     _refuse_both(nested.keys() & flat.keys())
     return nested | flat
+
+
+def options_of_prediction(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those of a request for the model's raw output. Raises InvalidRequest."""
+    document = options_document(parameters, PredictionRequest)
+    if "top" in document:
+        raise InvalidRequest(
+            "top has no meaning here: the answer is all that the model returns; POST "
+            "/v1/models/{model}/predict ranks the classes",
+            field=f"{_PARAMETERS}.top",
+        )
+    return document
 
 
 def _texts(name: str, value: Any) -> Iterable[str]:

@@ -7,16 +7,16 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from app.documents import check_breadth, parse_document
+from app.documents import Asked, check_breadth, parse_document
 from app.findings import invalid_request
-from app.neighbours.options import options_document
+from app.neighbours.options import options_document, options_of_prediction
 from app.uploads import Read, assembled, check_count
 from camserve.contracts.kserve import InstancesRequest
-from camserve.contracts.requests import INPUT_KEYS, ExplanationRequest
+from camserve.contracts.requests import INPUT_KEYS, ExplanationRequest, PredictionRequest
 from camserve.errors import InvalidRequest
 from camserve.settings import Settings
 
-__all__ = ["explanation_request"]
+__all__ = ["explanation_request", "prediction_request"]
 
 _BASE64: Final = ("b64", "base64")
 _URL: Final = ("url", "image_url")
@@ -36,17 +36,27 @@ def explanation_request(model: str, body: bytes, settings: Settings) -> Read[Exp
     in a thread.
     """
     asked = _validated(body)
-    check_count(len(asked.instances), settings)
     document = options_document(asked.parameters)
     output = document.get("output", {})
     if isinstance(output, dict):
         document["output"] = {"map": "list"} | output
-    document |= {
-        "model": model,
-        "inputs": [_input(number, one) for number, one in enumerate(asked.instances)],
-    }
+    return _with_inputs(asked, document | {"model": model}, settings, ExplanationRequest)
+
+
+def prediction_request(body: bytes, settings: Settings) -> Read[PredictionRequest]:
+    """The same for the model's own answer, which is all that it returns."""
+    asked = _validated(body)
+    document = options_of_prediction(asked.parameters)
+    return _with_inputs(asked, document, settings, PredictionRequest)
+
+
+def _with_inputs(
+    asked: InstancesRequest, document: dict[str, Any], settings: Settings, contract: type[Asked]
+) -> Read[Asked]:
+    check_count(len(asked.instances), settings)
+    document["inputs"] = [_input(number, one) for number, one in enumerate(asked.instances)]
     try:
-        return assembled(document, [], settings, ExplanationRequest)
+        return assembled(document, [], settings, contract)
     except InvalidRequest as error:
         _rename(error)
         raise

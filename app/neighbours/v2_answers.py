@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from app.answers import each, json_response
 from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS
 from app.neighbours.v2_requests import HEADER
-from app.neighbours.v2_tensors import DTYPES, joined_files
+from app.neighbours.v2_tensors import DTYPES, datatype_of, joined_files
+from app.prediction import Predicted
+from app.predictions import check_room, stacked
 from app.presentation import finish_map
 from app.representations import explanation_href
 from app.requested import array_options
@@ -24,7 +26,15 @@ from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.open_inference import Datatype, InferenceResponse, OutputTensor
 from camserve.settings import Settings
 
-__all__ = ["Head", "Tensor", "explanation_head", "explanation_tensors", "inference_response"]
+__all__ = [
+    "Head",
+    "Tensor",
+    "explanation_head",
+    "explanation_tensors",
+    "inference_response",
+    "prediction_head",
+    "prediction_tensors",
+]
 
 OCTETS = "application/octet-stream"
 
@@ -62,6 +72,22 @@ def explanation_head(done: Finished, asked_id: str | None) -> Head:
     )
 
 
+def prediction_head(done: Predicted, asked_id: str | None) -> Head:
+    labels = done.result.output_format
+    parameters = {"output_format": labels} if labels else {}
+    return Head(asked_id or done.record.id, done.card.name, done.result.model_version, parameters)
+
+
+def prediction_tensors(
+    done: Predicted, settings: Settings, chosen: Mapping[str, bool]
+) -> dict[str, Tensor]:
+    """What the model returned, a row for each input. Raises TooLarge, InvalidRequest for rows that
+    cannot be stacked. Runs in a thread."""
+    if not all(chosen.values()):
+        check_room(done, settings, "ask for binary data")
+    return {name: Tensor("FP32", stacked(done.outputs)) for name in chosen}
+
+
 def explanation_tensors(
     done: Finished, card: ResolvedCard | None, settings: Settings, chosen: Mapping[str, bool]
 ) -> dict[str, Tensor]:
@@ -80,9 +106,10 @@ def _tensor(
     datatype = EXPLAIN_OUTPUTS[name]
     match name:
         case "map":
-            values: list[Any] | NDArray[Any] = _maps(done, settings, as_bytes=as_bytes)
+            maps = _maps(done, settings, as_bytes=as_bytes)
+            return Tensor(datatype_of(maps.dtype), maps)
         case "score":
-            values = [np.nan if row.score is None else row.score for row in rows]
+            values: list[Any] = [np.nan if row.score is None else row.score for row in rows]
         case "class_index":
             values = [-1 if row.class_index is None else row.class_index for row in rows]
         case "input_index":
@@ -93,7 +120,7 @@ def _tensor(
     return Tensor(datatype, np.asarray(values, DTYPES[datatype]))
 
 
-def _maps(done: Finished, settings: Settings, *, as_bytes: bool) -> NDArray[np.float32]:
+def _maps(done: Finished, settings: Settings, *, as_bytes: bool) -> NDArray[np.floating[Any]]:
     count = len(done.maps)
     room = Room.of_arrays(settings, count) if as_bytes else Room.of_lists(settings, count)
     options = array_options(done.job)
@@ -127,7 +154,8 @@ def inference_response(
         parameters=head.parameters,
         outputs=tuple(outputs),
     )
-    location = {"Location": head.parameters["explanation"]}
+    address = head.parameters.get("explanation")
+    location = {} if address is None else {"Location": address}
     if not binary:
         return json_response(message, headers=location)
     text = orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -9,9 +9,11 @@ from camserve.contracts.input_specs import InputSpec, PictureSpec
 from camserve.contracts.open_inference import Datatype, ModelMetadata, ModelStatus, TensorMetadata
 from camserve.dimensions import space_and_time
 
-__all__ = ["EXPLAIN_OUTPUTS", "EXTENSIONS", "model_metadata", "model_status"]
+__all__ = ["EXPLAIN_OUTPUTS", "EXTENSIONS", "OUTPUT", "model_metadata", "model_status"]
 
 EXTENSIONS: Final = ("binary_tensor_data", "parameters", "model_repository", "explain")
+OUTPUT: Final = "output"
+"""The tensor of a prediction, a row for each input."""
 EXPLAIN_OUTPUTS: Final[dict[str, Datatype]] = {
     "map": "FP32",
     "score": "FP32",
@@ -83,7 +85,7 @@ def _alternatives(spec: InputSpec) -> list[dict[str, Any]]:
 
 def _output(card: ResolvedCard) -> TensorMetadata:
     return TensorMetadata(
-        name="output",
+        name=OUTPUT,
         datatype="FP32",
         shape=(-1, *(card.output_shape or ())),
         parameters={"format": card.output_format} if card.output_format else {},

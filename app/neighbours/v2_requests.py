@@ -12,15 +12,22 @@ from pydantic import ValidationError
 
 from app.documents import Upload, check_breadth, parse_document
 from app.findings import invalid_request
-from app.neighbours.options import options_document
+from app.neighbours.options import options_document, options_of_prediction
 from app.neighbours.v2_tensors import from_bytes, from_list
 from app.uploads import Read, assembled, check_count
 from camserve.contracts.open_inference import InferenceRequest, InputTensor
-from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from camserve.errors import InvalidRequest, MalformedRequest, near_names, shortened
 from camserve.settings import Settings
 
-__all__ = ["HEADER", "Asked", "explanation_request", "json_length", "read_inference"]
+__all__ = [
+    "HEADER",
+    "Asked",
+    "explanation_request",
+    "json_length",
+    "prediction_request",
+    "read_inference",
+]
 
 HEADER: Final = "Inference-Header-Content-Length"
 _BINARY_SIZE: Final = "binary_data_size"
@@ -104,6 +111,12 @@ def explanation_request(model: str, asked: Asked, settings: Settings) -> Read[Ex
             field="parameters.map",
         )
     return assembled(document | {"model": model}, asked.uploads, settings, ExplanationRequest)
+
+
+def prediction_request(asked: Asked, settings: Settings) -> Read[PredictionRequest]:
+    """Raises InvalidRequest, TooLarge, UnreadableImage."""
+    document = options_of_prediction(asked.options)
+    return assembled(document, asked.uploads, settings, PredictionRequest)
 
 
 def _validated(text: bytes) -> InferenceRequest:

@@ -15,7 +15,7 @@ from app.documents import decoded
 from camserve.contracts.open_inference import Datatype
 from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest
 
-__all__ = ["DTYPES", "from_bytes", "from_list", "joined_files"]
+__all__ = ["DTYPES", "datatype_of", "from_bytes", "from_list", "joined_files"]
 
 # little-endian, as the protocol has them on every machine
 DTYPES: Final[dict[Datatype, str]] = {
@@ -39,6 +39,11 @@ _KINDS: Final[dict[str, tuple[frozenset[type], str]]] = {
     "i": (frozenset({int}), "whole numbers"),
     "u": (frozenset({int}), "whole numbers"),
 }
+
+
+def datatype_of(dtype: np.dtype[Any]) -> Datatype:
+    """The name of a kind of numbers."""
+    return next(name for name, known in DTYPES.items() if np.dtype(known) == dtype)
 
 
 def from_list(

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.abandonment import unless_abandoned
 from app.answers import json_response
 from app.body_documentation import GRAY_PIXEL
 from app.documentation import header, problems
@@ -14,13 +15,15 @@ from app.guard import caller_name
 from app.negotiation import JSON
 from app.neighbours.documentation import json_body
 from app.neighbours.explaining import explained
-from app.neighbours.v1_instances import explanation_request
+from app.neighbours.v1_instances import explanation_request, prediction_request
+from app.prediction import predicted
+from app.predictions import check_room
 from app.representations import explanation
 from app.routers.explanations import IdempotencyKey
 from app.routers.models import Name
 from app.state import State
 from app.uploads import Arrival, now_s, read_body
-from camserve.contracts.kserve import Explanations, InstancesRequest
+from camserve.contracts.kserve import Explanations, InstancesRequest, Predictions
 
 __all__ = ["router"]
 
@@ -79,3 +82,38 @@ async def kserve_explain(
             return json_response(answer, headers={"Location": whole.href})
 
         return await state.on_pictures(make)
+
+
+@router.post(
+    "/{model}:predict",
+    summary="Predict (KServe V1)",
+    response_model=Predictions,
+    responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra={
+        "requestBody": json_body(InstancesRequest, {"instances": [{"b64": GRAY_PIXEL}]})
+    },
+)
+async def kserve_predict(request: Request, model: Name, state: State) -> Response:
+    """Predict as a KServe predictor does: `instances` in, `predictions` out.
+
+    Each is what the model returned for its instance, raw, as nested lists; `POST
+    /v1/models/{model}/predict` has labels and probabilities. Waits until the deadline.
+    """
+    body = await read_body(request, state.settings)
+    arrived_s = now_s()
+    read = await state.on_pictures(partial(prediction_request, body, state.settings))
+    del body
+    work = predicted(state, Arrival(*read, arrived_s), model, request_id=request.state.request_id)
+    done = await unless_abandoned(request, work)
+
+    def make() -> Response:
+        check_room(done, state.settings, f"ask POST /v1/models/{model}/predict for .npy")
+        return json_response(
+            Predictions(
+                predictions=tuple(output[()] for output in done.outputs),
+                model=done.card.name,
+                model_version=done.result.model_version,
+            )
+        )
+
+    return await state.on_pictures(make)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import WithJsonSchema
 
+from app.abandonment import unless_abandoned
 from app.body_documentation import GRAY_PIXEL
 from app.documentation import binary, header, problems
 from app.guard import caller_name
@@ -19,13 +20,23 @@ from app.neighbours.v2_answers import (
     explanation_head,
     explanation_tensors,
     inference_response,
+    prediction_head,
+    prediction_tensors,
 )
-from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS
-from app.neighbours.v2_requests import HEADER, explanation_request, json_length, read_inference
+from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS, OUTPUT
+from app.neighbours.v2_requests import (
+    HEADER,
+    Asked,
+    explanation_request,
+    json_length,
+    prediction_request,
+    read_inference,
+)
+from app.prediction import predicted
 from app.routers.explanations import IdempotencyKey
 from app.routers.models import Name
 from app.routers.open_inference import check_version
-from app.state import State
+from app.state import AppState, State
 from app.uploads import Arrival, now_s, read_body
 from camserve.contracts.open_inference import InferenceRequest, InferenceResponse
 
@@ -49,6 +60,7 @@ _EXPLAIN: Final[dict[str, Any]] = {
     "parameters": {"class_label": "star", "size": "feature"},
     "outputs": [{"name": "map"}, {"name": "score"}],
 }
+_INFER: Final[dict[str, Any]] = {"inputs": [_PICTURE]}
 _STATUSES: Final = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
@@ -82,11 +94,7 @@ async def open_inference_explain(
     for the result; what takes longer than the server waits is a 504 with the address of the
     explanation, which goes on. The binary tensor extension works both ways.
     """
-    body = await read_body(request, state.settings)
-    arrived_s = now_s()
-    length = json_length(json_bytes, body)
-    asked = await state.on_pictures(partial(read_inference, model, body, length, state.settings))
-    del body
+    asked, arrived_s = await _asked(request, model, state, json_bytes)
     chosen = asked.chosen(tuple(EXPLAIN_OUTPUTS))
     read = explanation_request(model, asked, state.settings)
     async with explained(
@@ -104,3 +112,50 @@ async def open_inference_explain(
             return inference_response(explanation_head(done, asked.id), tensors, chosen)
 
         return await state.on_pictures(make)
+
+
+@router.post(
+    "/infer",
+    summary="Infer (Open Inference)",
+    response_model=InferenceResponse,
+    responses={
+        200: {
+            "description": "The tensor; as bytes behind the JSON where that was asked for.",
+            "content": binary(OCTETS),
+            "headers": header(HEADER),
+        },
+        **problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+    },
+    openapi_extra={"requestBody": json_body(InferenceRequest, _INFER, OCTETS)},
+)
+@router.post("/versions/{version}/infer", include_in_schema=False)
+async def open_inference_infer(
+    request: Request, model: Name, state: State, json_bytes: HeaderLength = None
+) -> Response:
+    """Run the model on a batch of tensors: `output` (FP32) is what it returned, a row an input.
+
+    Nothing is added or taken away: logits stay logits. Waits until the deadline. The binary tensor
+    extension works both ways.
+    """
+    asked, arrived_s = await _asked(request, model, state, json_bytes)
+    chosen = asked.chosen((OUTPUT,))
+    arrival = Arrival(*prediction_request(asked, state.settings), arrived_s)
+    work = predicted(state, arrival, model, request_id=request.state.request_id)
+    done = await unless_abandoned(request, work)
+
+    def make() -> Response:
+        tensors = prediction_tensors(done, state.settings, chosen)
+        return inference_response(prediction_head(done, asked.id), tensors, chosen)
+
+    return await state.on_pictures(make)
+
+
+async def _asked(
+    request: Request, model: str, state: AppState, json_bytes: list[str] | None
+) -> tuple[Asked, float]:
+    """What the body asks for, and when it was there."""
+    body = await read_body(request, state.settings)
+    arrived_s = now_s()
+    length = json_length(json_bytes, body)
+    read = partial(read_inference, model, body, length, state.settings)
+    return await state.on_pictures(read), arrived_s

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from camserve.contracts.base import Message
-from camserve.contracts.explanations import ResultSummary
+from camserve.contracts.explanations import Numbers, ResultSummary
 
-__all__ = ["Explanations", "InstancesRequest"]
+__all__ = ["Explanations", "InstancesRequest", "Predictions"]
 
 
 class InstancesRequest(Message):
@@ -35,3 +35,13 @@ class Explanations(Message):
     model: str
     model_version: str
     href: str = Field(description="The explanation, with its pictures, as long as it is kept.")
+
+
+class Predictions(Message):
+    """What the model returned for each instance."""
+
+    predictions: tuple[Numbers, ...] = Field(
+        description="Nested lists of the shape of the model's output; null where not finite."
+    )
+    model: str
+    model_version: str

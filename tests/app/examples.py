@@ -104,6 +104,16 @@ def _of_neighbours(picture: str) -> dict[str, dict[str, Any]]:
             "path": "/v2/models/shapes/explain",
             "json": {"id": "mine", "inputs": [file], "parameters": asked},
         },
+        "kserve-predict": {
+            "method": "POST",
+            "path": "/v1/models/shapes:predict",
+            "json": {"instances": [{"b64": picture}]},
+        },
+        "open-inference-infer": {
+            "method": "POST",
+            "path": "/v2/models/shapes/infer",
+            "json": {"id": "mine", "inputs": [file]},
+        },
         **{f"open-inference-{name}": {"method": "GET", "path": url} for name, url in get.items()},
         "open-inference-index": {
             "method": "POST",

@@ -19,7 +19,7 @@ from camserve.contracts.explanations import (
     ModelList,
     Readiness,
 )
-from camserve.contracts.kserve import Explanations, InstancesRequest
+from camserve.contracts.kserve import Explanations, InstancesRequest, Predictions
 from camserve.contracts.open_inference import (
     InferenceRequest,
     InferenceResponse,
@@ -49,7 +49,9 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "predict": Prediction,
     "ready": Readiness,
     "kserve-explain": Explanations,
+    "kserve-predict": Predictions,
     "open-inference-explain": InferenceResponse,
+    "open-inference-infer": InferenceResponse,
     "open-inference-server": ServerMetadata,
     "open-inference-live": ServerLive,
     "open-inference-ready": ServerReady,
@@ -62,7 +64,9 @@ BODIES: dict[str, type[BaseModel]] = {
     "predict": PredictionRequest,
     "kserve-explain": InstancesRequest,
     "kserve-refused": InstancesRequest,
+    "kserve-predict": InstancesRequest,
     "open-inference-explain": InferenceRequest,
+    "open-inference-infer": InferenceRequest,
     "open-inference-index": RepositoryQuery,
 }
 

@@ -87,6 +87,7 @@ def test_operations_read_well() -> None:
         "GET /livez",
         "GET /readyz",
         "POST /v1/models/{model}:explain",
+        "POST /v1/models/{model}:predict",
         "GET /v2",
         "GET /v2/health/live",
         "GET /v2/health/ready",
@@ -94,6 +95,7 @@ def test_operations_read_well() -> None:
         "GET /v2/models/{model}",
         "GET /v2/models/{model}/ready",
         "POST /v2/models/{model}/explain",
+        "POST /v2/models/{model}/infer",
         "POST /v2/repository/index",
     }
     for name, operation in operations.items():
@@ -154,10 +156,10 @@ def test_operations_have_names_for_generated_clients() -> None:
     }
     others = {"list_models", "read_model", "list_layers", "predict", "livez", "readyz"}
     assert len(names) == len(set(names))
-    open_inference = {"explain", "metadata", "ready"}
+    open_inference = {"explain", "infer", "metadata", "ready"}
     servers = {"metadata", "live", "ready", "models"}
     neighbours = {
-        *("kserve_explain", "repository_index"),
+        *("kserve_explain", "kserve_predict", "repository_index"),
         *(f"open_inference_{name}" for name in open_inference),
         *(f"server_{name}" for name in servers),
     }

@@ -238,6 +238,20 @@ async def test_outputs_are_chosen_each_in_its_form(front: Front) -> None:
     assert HEADER not in response.headers
 
 
+@pytest.mark.parametrize(("dtype", "datatype"), [("float16", "FP16"), ("float64", "FP64")])
+@pytest.mark.parametrize("binary", [False, True])
+async def test_maps_in_the_precision_that_is_asked_for(
+    front: Front, dtype: str, datatype: str, binary: bool
+) -> None:
+    asked = {"dtype": dtype, "binary_data_output": binary}
+    response, _, _ = await front.done(post(front, tensor(READY), parameters=asked))
+    found = tensors(response)["map"]
+    assert found.dtype == dtype
+    plain, _, _ = await front.done(post(front, tensor(READY)))
+    assert np.array_equal(found, tensors(plain)["map"].astype(dtype))
+    assert f'"datatype":"{datatype}"' in response.content[:400].decode("latin-1")
+
+
 async def test_what_has_no_class_and_no_number_says_so(front: Front) -> None:
     asked = post(front, tensor(READY[:1]), parameters={"expression": "x[1]"})
     response, _, _ = await front.done(asked, lambda _: np.full((4, 4), np.nan, np.float32))
