@@ -12,7 +12,7 @@ import pytest
 
 from app.documents import inline_uploads, parse_document, validated
 from app.findings import _PATTERNS
-from camserve.contracts.options import MapOptions, PictureOptions
+from camserve.contracts.options import ArrayOptions, PictureOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import InvalidRequest, MalformedRequest
 from camserve.settings import Settings
@@ -116,7 +116,7 @@ def test_a_misspelt_field_comes_before_the_one_that_is_missing() -> None:
 
 def test_what_follows_a_pattern_is_told_in_words() -> None:
     patterns = set()
-    for model in (ExplanationRequest, MapOptions, PictureOptions):
+    for model in (ExplanationRequest, ArrayOptions, PictureOptions):
         text = json.dumps(model.model_json_schema())
         patterns |= {json.loads(f'"{one}"') for one in re.findall(r'"pattern": "(.*?)"', text)}
     assert patterns == set(_PATTERNS)

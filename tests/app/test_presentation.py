@@ -13,7 +13,7 @@ from app.negotiation import JPEG, PNG, WEBP
 from app.presentation import finish_map
 from app.sizes import Room
 from camserve.contracts.input_specs import PictureSpec
-from camserve.contracts.options import MapOptions
+from camserve.contracts.options import ArrayOptions
 from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.conventions import CONVENTIONS, present
 from tests.app.drawing import SIGNED, encoded, finished, picture
@@ -36,7 +36,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("size", "shape"), SIZES)
 def test_sizes(size: str | None, shape: tuple[int, int]) -> None:
-    one = finish_map(finished(PLAIN)[0], 0, MapOptions(size=size), ROOM)
+    one = finish_map(finished(PLAIN)[0], 0, ArrayOptions(size=size), ROOM)
     assert one.values.shape == shape
     assert one.values.dtype == np.float32
     assert one.values.min() >= 0
@@ -45,20 +45,20 @@ def test_sizes(size: str | None, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", ["original", "5000x4000", "99999", "99999x99999", "input"])
 def test_a_size_that_is_asked_for_and_too_large_is_413(size: str) -> None:
     with pytest.raises(TooLarge, match="smaller size") as caught:
-        finish_map(finished(PLAIN)[0], 0, MapOptions(size=size), Room(0.001))
+        finish_map(finished(PLAIN)[0], 0, ArrayOptions(size=size), Room(0.001))
     assert caught.value.extensions["limit"] == 0.001
 
 
 def test_the_default_size_is_made_to_fit() -> None:
-    one = finish_map(finished(PLAIN)[0], 0, MapOptions(), Room(0.0006))
+    one = finish_map(finished(PLAIN)[0], 0, ArrayOptions(), Room(0.0006))
     assert one.values.shape == (20, 30)
-    many = finish_map(finished(PLAIN)[0], 0, MapOptions(), Room(0.0024, maps=4))
+    many = finish_map(finished(PLAIN)[0], 0, ArrayOptions(), Room(0.0024, maps=4))
     assert many.values.shape == (20, 30)
 
 
 def test_many_maps_share_the_room() -> None:
     with pytest.raises(TooLarge, match=r"4 maps of 60x40 pixels would be more than 0\.009"):
-        finish_map(finished(PLAIN)[0], 0, MapOptions(size="original"), Room(0.009, maps=4))
+        finish_map(finished(PLAIN)[0], 0, ArrayOptions(size="original"), Room(0.009, maps=4))
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -66,26 +66,26 @@ def test_each_convention_is_that_of_the_maps(convention: Any) -> None:
     done, _ = finished(PLAIN, convention=convention)
     layer = "softmax" if convention == "matlab" else None
     plain, _ = finished(PLAIN, reduction_layer=layer)
-    asked = finish_map(plain, 0, MapOptions(convention=convention), ROOM)
-    inherited = finish_map(done, 0, MapOptions(), ROOM)
+    asked = finish_map(plain, 0, ArrayOptions(convention=convention), ROOM)
+    inherited = finish_map(done, 0, ArrayOptions(), ROOM)
     np.testing.assert_array_equal(asked.values, inherited.values)
     assert asked.convention == inherited.convention == convention
-    at_feature = finish_map(done, 0, MapOptions(size="feature"), ROOM).values
+    at_feature = finish_map(done, 0, ArrayOptions(size="feature"), ROOM).values
     np.testing.assert_allclose(at_feature, present([SIGNED], convention), rtol=1e-6)
 
 
 def test_upsampling() -> None:
     done, _ = finished(PLAIN, upsampling="nearest")
-    inherited = finish_map(done, 0, MapOptions(), ROOM).values
+    inherited = finish_map(done, 0, ArrayOptions(), ROOM).values
     assert len(np.unique(inherited)) <= 16
-    none = finish_map(done, 0, MapOptions(upsampling="none"), ROOM)
+    none = finish_map(done, 0, ArrayOptions(upsampling="none"), ROOM)
     assert none.values.shape == (4, 4)
     # an up-sampling chosen for one convention is not that of another
-    other = finish_map(done, 0, MapOptions(convention="paper"), ROOM).values
+    other = finish_map(done, 0, ArrayOptions(convention="paper"), ROOM).values
     assert len(np.unique(other)) > 16
-    torchcam = finish_map(done, 0, MapOptions(convention="torchcam"), ROOM).values
+    torchcam = finish_map(done, 0, ArrayOptions(convention="torchcam"), ROOM).values
     assert torchcam.shape == (4, 4)
-    sized = finish_map(done, 0, MapOptions(convention="torchcam", size="original"), ROOM).values
+    sized = finish_map(done, 0, ArrayOptions(convention="torchcam", size="original"), ROOM).values
     assert sized.shape == (40, 60)
     assert sized.max() <= 1
 
@@ -94,24 +94,24 @@ def test_a_size_and_an_upsampling_that_contradict_each_other_are_refused_with_a_
     done, _ = finished(PLAIN, upsampling="nearest")
     for size in ("original", "input", "30", "640x480"):
         with pytest.raises(InvalidRequest, match="size=feature") as caught:
-            finish_map(done, 0, MapOptions(upsampling="none", size=size), ROOM)
+            finish_map(done, 0, ArrayOptions(upsampling="none", size=size), ROOM)
         assert caught.value.extensions["field"] == "upsampling"
     for method in ("nearest", "linear", "bicubic"):
         asked: Any = {"upsampling": method, "size": "feature"}
         with pytest.raises(InvalidRequest, match=f"without upsampling={method}"):
-            finish_map(done, 0, MapOptions(**asked), ROOM)
-    at_feature = MapOptions(upsampling="none", size="feature")
+            finish_map(done, 0, ArrayOptions(**asked), ROOM)
+    at_feature = ArrayOptions(upsampling="none", size="feature")
     assert finish_map(done, 0, at_feature, ROOM).values.shape == (4, 4)
 
 
 def test_a_size_that_is_asked_for_later_beats_the_requests_upsampling() -> None:
     none, _ = finished(PLAIN, upsampling="none")
-    assert finish_map(none, 0, MapOptions(), ROOM).values.shape == (4, 4)
-    cells = finish_map(none, 0, MapOptions(size="original"), ROOM).values
+    assert finish_map(none, 0, ArrayOptions(), ROOM).values.shape == (4, 4)
+    cells = finish_map(none, 0, ArrayOptions(size="original"), ROOM).values
     assert cells.shape == (40, 60)
     assert len(np.unique(cells)) <= 16
     nearest, _ = finished(PLAIN, upsampling="nearest")
-    assert finish_map(nearest, 0, MapOptions(size="feature"), ROOM).values.shape == (4, 4)
+    assert finish_map(nearest, 0, ArrayOptions(size="feature"), ROOM).values.shape == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_a_map_is_not_stamped_with_a_convention_that_differentiates_something_el
 ) -> None:
     done, pictures = finished(PLAIN, computed=computed, **made_as)
     if allowed:
-        one = finish_map(done, 0, MapOptions(convention=asked), ROOM)
+        one = finish_map(done, 0, ArrayOptions(convention=asked), ROOM)
         assert one.convention == asked
         picture((done, pictures), convention=asked)
         return
     layer = done.result.reduction_layer
     for size in (None, "feature"):
         with pytest.raises(InvalidRequest, match=f"differentiated '{layer}'") as caught:
-            finish_map(done, 0, MapOptions(convention=asked, size=size), ROOM)
+            finish_map(done, 0, ArrayOptions(convention=asked, size=size), ROOM)
         assert "POST" in str(caught.value)
         assert caught.value.extensions["field"] == "convention"
     with pytest.raises(InvalidRequest, match=f"convention={asked}"):
@@ -259,7 +259,7 @@ def test_a_shared_range_holds_at_every_size(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(drawing, "overlay", watched)
     done = finished(PLAIN)
-    values = finish_map(done[0], 0, MapOptions(size="400x400"), ROOM).values
+    values = finish_map(done[0], 0, ArrayOptions(size="400x400"), ROOM).values
     for size in ("30", "400x400"):
         picture(done, scale="shared", size=size)
     (_, small), (unit, (low, high)) = drawn

@@ -15,7 +15,7 @@ from app.pictures import ORIENTATION
 from app.presentation import finish_map
 from app.sizes import Room
 from camserve.contracts.input_specs import PictureSpec
-from camserve.contracts.options import MapOptions
+from camserve.contracts.options import ArrayOptions
 from camserve.maps.conventions import CONVENTIONS
 from camserve.settings import Settings
 from tests.app.drawing import encoded, finished, picture
@@ -56,7 +56,7 @@ def test_what_is_planted_in_a_turned_upload_is_found_in_its_place(
     side = spec.height // 8
     cells = tensor.mean(0).reshape(side, 8, side, 8).mean((1, 3))
     done = finished(upload, maps=[cells], spec=spec)
-    one = finish_map(done[0], 0, MapOptions(upsampling="linear"), ROOM)
+    one = finish_map(done[0], 0, ArrayOptions(upsampling="linear"), ROOM)
     assert one.values.shape == (stored.height, stored.width)
     found = Image.fromarray(one.values)
     found.getexif()[ORIENTATION] = orientation
@@ -78,7 +78,7 @@ def test_what_the_model_did_not_see_has_no_colour() -> None:
     spec = GEOMETRIES["shortest edge"]
     wide = encoded(Image.new("RGB", (200, 50)))
     done = finished(wide, maps=[np.ones((4, 4), np.float32)], spec=spec)
-    values = finish_map(done[0], 0, MapOptions(), ROOM).values
+    values = finish_map(done[0], 0, ArrayOptions(), ROOM).values
     assert (values[:, :70] == 0).all()
     assert (values[4:46, 80:120] > 0).all()
     alpha = np.asarray(picture(done, view="heatmap").getchannel("A"))
