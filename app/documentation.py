@@ -60,6 +60,7 @@ TAGS = [
         "name": "Open Inference V2",
         "description": "For clients of KServe, Triton and MLServer: tensors in, tensors out.",
     },
+    {"name": "administration", "description": "What the operator tells the workers."},
     {"name": "health", "description": "For load balancers and orchestrators."},
 ]
 
@@ -80,7 +81,7 @@ _HEADERS = {
     "Server-Timing": "Milliseconds: `prepare` (decode, resize), `queue`, `compute`, `present`.",
     "Link": "`rel=next`: the next page.",
     "Inference-Header-Content-Length": "Bytes of JSON in a body with binary tensors.",
-    "Location": "Address of the explanation.",
+    "Location": "Address of the explanation, or of the model.",
     "Preference-Applied": "What of `Prefer` was honoured.",
     "Retry-After": "Seconds after which to try again, where that can help.",
     "WWW-Authenticate": "How to present an API key.",

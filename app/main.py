@@ -22,6 +22,7 @@ from app.outbound.connections import CheckedConnections
 from app.outbound.fetching import Fetcher
 from app.request_ids import RequestIds
 from app.routers import (
+    administration,
     docs,
     explanations,
     health,
@@ -37,7 +38,7 @@ from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
 from camserve import __version__
-from camserve.broker import JobQueue, RecentJobs, Registry, connect
+from camserve.broker import CommandSender, JobQueue, RecentJobs, Registry, connect
 from camserve.errors import QueueUnavailable
 from camserve.exposure import check_exposure
 from camserve.key_file import KeyFile
@@ -53,7 +54,8 @@ REAP_S = 1.0
 _ROUTERS = (
     *(explanations, listing, results),
     kserve_v1,  # before the models: `{model}` would be any name, also `shapes:explain`
-    *(models, predictions, open_inference, open_inference_calls, health, problem_pages, docs),
+    *(models, predictions, open_inference, open_inference_calls),
+    *(administration, health, problem_pages, docs),
 )
 REFRESH_KEYS_S = 1.0
 
@@ -126,9 +128,18 @@ async def _lifespan(
             tasks.append(asyncio.create_task(_refresh(keys)))
         threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
         try:
-            recent, stopping = RecentJobs(redis), app.state.stopping
-            parts = AppState(settings, queue, recent, catalog, threads, fetcher, stopping)
-            yield {"parts": parts}
+            yield {
+                "parts": AppState(
+                    settings=settings,
+                    queue=queue,
+                    recent=RecentJobs(redis),
+                    catalog=catalog,
+                    commands=CommandSender(redis, options),
+                    picture_threads=threads,
+                    fetcher=fetcher,
+                    stopping=app.state.stopping,
+                )
+            }
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             for task in tasks:

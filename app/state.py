@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 
 from app.catalog import Catalog
 from app.outbound.fetching import Fetcher
-from camserve.broker import JobQueue, RecentJobs
+from camserve.broker import CommandSender, JobQueue, RecentJobs
 from camserve.settings import Settings
 
 __all__ = ["AppState", "State"]
@@ -28,6 +28,7 @@ class AppState:
     queue: JobQueue
     recent: RecentJobs
     catalog: Catalog
+    commands: CommandSender
     picture_threads: ThreadPoolExecutor
     fetcher: Fetcher
     stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends

@@ -10,7 +10,7 @@ import signal
 
 import torch
 
-from camserve.broker import Registry, WorkerQueue, connect
+from camserve.broker import CommandReader, Registry, WorkerQueue, connect
 from camserve.lifeline import watch
 from camserve.logs import configure_logs
 from camserve.queueing import queue_options
@@ -33,6 +33,7 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str) -> 
     loop = WorkerLoop(
         queue=WorkerQueue(redis, options, worker, device),
         registry=Registry(redis, options),
+        commands=CommandReader(redis, options, worker),
         repository=repository,
         settings=settings,
         worker=worker,

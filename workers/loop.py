@@ -8,21 +8,27 @@ import logging
 from collections.abc import Awaitable, Sequence
 from functools import partial
 
-from camserve.broker import Begun, Claim, Registry, WorkerQueue
+from camserve.broker import (
+    Begun,
+    Claim,
+    CommandReader,
+    Registry,
+    WorkerQueue,
+)
 from camserve.errors import CamserveError, QueueUnavailable
 from camserve.settings import Settings
-from workers.compute import Limits, explain_jobs
+from workers.computing import Computing
 from workers.device_thread import DeviceThread, die_hung
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
+from workers.memory import free_memory
 from workers.models import ResidentModel
+from workers.obedience import Obedience
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
-from workers.portions import Work, portions
-from workers.predictions import predict_jobs
+from workers.portions import Work
 from workers.presence import Presence
 from workers.repository import Repository
 from workers.residency import Residency
-from workers.rows import ComputeJob
 from workers.warm_up import warm_up
 
 __all__ = ["WorkerLoop"]
@@ -32,7 +38,6 @@ logger = logging.getLogger(__name__)
 BLOCK_S = 0.5  # longest wait for work before the loop looks whether it should stop
 HEARTBEAT_S = 2.0
 PROGRESS_S = 0.5
-COSTLY_SHARE = 0.8  # of the time limit of a batch, for the passes of one job
 
 
 class WorkerLoop:
@@ -43,6 +48,7 @@ class WorkerLoop:
         *,
         queue: WorkerQueue,
         registry: Registry,
+        commands: CommandReader,
         repository: Repository,
         settings: Settings,
         worker: str,
@@ -51,7 +57,6 @@ class WorkerLoop:
         self._queue = queue
         self._repository = repository
         self._settings = settings
-        self._worker = worker
         self._device = device
         self._presence = Presence(
             registry, repository, worker=worker, device=device, batch_limit=settings.max_batch
@@ -59,15 +64,20 @@ class WorkerLoop:
         self._residency = Residency(repository.entries, device, settings, self._presence.publish)
         self._thread = DeviceThread(settings.job_time_limit_s)
         self._held = HeldJobs(queue)
-        self._limits = Limits(
-            max_batch=settings.max_batch,
-            forward_passes=settings.max_forward_passes,
-            # a job must end by itself before the process ends that outlasts the limit
-            seconds=COSTLY_SHARE * settings.job_time_limit_s,
-            output_numbers=settings.max_output_megapixels * 1_000_000,
+        self._computing = Computing(
+            self._thread, self._held, self._presence, settings, worker=worker, device=device
         )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._pacing = Pacing()
+        self._obedience = Obedience(
+            commands,
+            repository.entries,
+            self._pacing,
+            load=self._make_resident,
+            unload=self._unload,
+            heartbeat=self._heartbeat,
+            aside=self._aside,
+        )
 
     def stop(self) -> None:
         """Claim nothing more; what is running is finished."""
@@ -76,6 +86,7 @@ class WorkerLoop:
         self._pacing.stop()
 
     async def run(self) -> None:
+        await self._pacing.persist(self._obedience.start)
         await self._pacing.persist(self._presence.publish_all)
         # a job claimed by a worker that died is put back into the queue, for whoever has room
         reclaim = partial(self._queue.reclaim, self._repository.names, limit=0)
@@ -89,6 +100,8 @@ class WorkerLoop:
         ]
         try:
             await self._pacing.unless_stopped(self._preload())
+            # not before: what it was told to unload would be loaded after all
+            others.append(asyncio.create_task(self._obedience.listen()))
             while not self._pacing.is_stopping:
                 await self._turn()
             await end(*others)  # a late heartbeat would put the worker back on the list
@@ -164,7 +177,8 @@ class WorkerLoop:
             # loading may take minutes: jobs of other models go on meanwhile
             self._aside(self._load_then_compute(model, work))
         else:
-            await self._compute(resident, work)
+            with self._residency.in_use(model):
+                await self._computing.run(resident, work)
 
     async def _begin(self, claims: Sequence[Claim]) -> list[Begun]:
         """Begin through an outage too: else what is claimed would wait until its lease runs out."""
@@ -193,47 +207,34 @@ class WorkerLoop:
         except TimeoutError:
             die_hung("loading", model)
 
+    async def _make_resident(self, model: str) -> None:
+        resident = self._residency.get(model)
+        if resident is None:
+            await self._load(model)
+        else:  # who asks does not know: a failure elsewhere or a loss of data hid the card
+            await self._presence.publish(resident.card)
+
+    async def _unload(self, model: str) -> None:
+        await self._residency.unload(model)
+        await self._thread.run(partial(free_memory, self._device), model)
+
     async def _serve_load(self, begun: Begun) -> None:
         try:
-            resident = self._residency.get(begun.model)
-            if resident is None:
-                await self._load(begun.model)
-            else:  # who asks does not know: a failure elsewhere or a loss of data hid the card
-                await self._presence.publish(resident.card)
+            await self._make_resident(begun.model)
         except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
             await self._held.commit(begun, failure_of(error, f"loading {begun.model}"))
         else:
             await self._held.commit(begun, b"")
 
     async def _load_then_compute(self, model: str, work: Work) -> None:
-        try:
-            resident = await self._load(model)
-        except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
-            failure = failure_of(error, f"loading {model}")
-            await self._held.commit_all([held for held, _ in work], [failure] * len(work))
-        else:
-            await self._compute(resident, await self._held.drop_unwanted(work))
-
-    async def _compute(self, model: ResidentModel, work: Work) -> None:
-        for portion in portions(work, self._settings.max_batch):
-            explain = partial(explain_jobs, progress=self._held.progress)
-            call = partial(
-                predict_jobs if portion[0][1].kind == "predict" else explain,
-                model,
-                [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
-                limits=self._limits,
-                worker=self._worker,
-                device=self._device,
-            )
-            held = [begun for begun, _ in portion]
+        with self._residency.in_use(model):
             try:
-                outcomes, took_ms = await self._thread.run(call, model.card.name)
+                resident = await self._load(model)
             except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
-                failure = failure_of(error, f"computing with {model.card.name}")
-                await self._held.commit_all(held, [failure] * len(held))
+                failure = failure_of(error, f"loading {model}")
+                await self._held.commit_all([held for held, _ in work], [failure] * len(work))
             else:
-                self._presence.learn(model.card.name, took_ms)
-                await self._held.commit_all(held, outcomes)
+                await self._computing.run(resident, await self._held.drop_unwanted(work))
 
     async def _heartbeat(self) -> None:
         await self._presence.heartbeat(self._residency.resident)

@@ -15,12 +15,11 @@ from camserve.errors import QueueUnavailable
 from camserve.vocabulary import MODEL_NAME
 from workers.models import declared_card, unavailable_card
 from workers.repository import Repository
+from workers.service_times import Measured
 
 __all__ = ["Presence"]
 
 logger = logging.getLogger(__name__)
-
-SMOOTHING = 0.2  # weight of the newest batch in the service-time average
 
 
 class Presence:
@@ -40,7 +39,7 @@ class Presence:
         self._worker = worker
         self._device = device
         self._batch_limit = batch_limit
-        self._service_time_ms: dict[str, float] = {}
+        self._measured = Measured()
         self._cards: dict[str, ResolvedCard] = {}
         self._unpublished: set[str] = set()
         self.warm = False
@@ -79,10 +78,9 @@ class Presence:
         for name in published - served - {*self._repository.entries, *self._repository.invalid}:
             await self._registry.remove_card(name)
 
-    def learn(self, model: str, took_ms: float) -> None:
-        """Take one more batch into the model's service-time average."""
-        average = self._service_time_ms.get(model, took_ms)
-        self._service_time_ms[model] = average + SMOOTHING * (took_ms - average)
+    def learn(self, model: str, kind: str, took_ms: float) -> None:
+        """One more batch of the model, of this kind of job."""
+        self._measured.learn(model, kind, took_ms)
 
     async def heartbeat(self, resident: tuple[str, ...]) -> None:
         """Say that this worker lives. Raises QueueUnavailable."""
@@ -94,12 +92,13 @@ class Presence:
             models=self._repository.names,
             resident=resident,
             warm=self.warm,
+            p50_ms=self._measured.medians(),
         )
         known = await self._registry.heartbeat(
             self._worker,
             status.model_dump_json().encode(),
             service_time_ms={
-                name: self._service_time_ms.get(name, 0.0) for name in self._repository.names
+                name: self._measured.average_ms(name) for name in self._repository.names
             },
             batch_limit=self._batch_limit,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from camserve.contracts.cards import ResolvedCard
 from camserve.errors import CamserveError, ModelUnavailable
@@ -41,6 +42,7 @@ class Residency:
         self._publish = publish
         self._models: OrderedDict[str, ResidentModel] = OrderedDict()
         self._loading: dict[str, asyncio.Task[ResidentModel]] = {}
+        self._in_use: dict[str, set[asyncio.Future[None]]] = {}
         # not the event loop's own threads, which asyncio waits for at the end: a download may hang
         self._threads = ThreadPoolExecutor(LOADS_AT_ONCE, thread_name_prefix="load")
 
@@ -98,6 +100,32 @@ class Residency:
         )
         await self._publish(model.card)
         return model
+
+    @contextmanager
+    def in_use(self, name: str) -> Iterator[None]:
+        """While jobs of the model are in hand, loaded or not yet: an unload waits for their end."""
+        use = asyncio.get_running_loop().create_future()
+        uses = self._in_use.setdefault(name, set())
+        uses.add(use)
+        try:
+            yield
+        finally:
+            uses.discard(use)
+            use.set_result(None)
+
+    async def unload(self, name: str) -> None:
+        """Let go of the model, if it is resident or is being loaded.
+
+        Returns when nobody uses it any more of those who did when it was let go. Who asks for it
+        later has it loaded again, perhaps before that.
+        """
+        loading = self._loading.get(name)
+        if loading is not None:
+            await asyncio.wait([loading])
+        if self._models.pop(name, None) is not None:
+            logger.info("model %s is unloaded from %s", name, self._device)
+        if uses := self._in_use.get(name):
+            await asyncio.wait(set(uses))
 
     def close(self) -> None:
         """Start no more loads; one that runs is not waited for."""

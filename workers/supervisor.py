@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from redis.asyncio import Redis
 
-from camserve.broker import QueueOptions, WorkerQueue
+from camserve.broker import QueueOptions, Registry, WorkerQueue
 from camserve.errors import QueueUnavailable
 from camserve.lifeline import Lifeline
 from camserve.settings import Settings
@@ -98,8 +98,10 @@ class Supervisor:
             del self._children[worker]
 
     async def _hand_on(self, worker: str) -> None:
-        """What the dead child had claimed goes to others now, not after its lease."""
+        """What the dead child had claimed goes to others now, not after its lease; and nobody
+        counts on it any more."""
         try:
+            await Registry(self._redis, self._options).remove_worker(worker)
             await WorkerQueue.release_consumer(
                 self._redis, self._options, worker, model_names(self._settings.models_dir)
             )

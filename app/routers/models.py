@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
 from app.answers import json_response
 from app.documentation import problems
-from app.state import AppState, State
-from camserve.contracts.cards import ResolvedCard, WorkerStatus
-from camserve.contracts.explanations import LayerList, ModelList, ModelSummary
+from app.negotiation import JSON
+from app.state import State
+from app.summaries import served_card, summary
+from camserve.contracts.explanations import LayerList, ModelList, ServedCard
 
-__all__ = ["router"]
+__all__ = ["Name", "router"]
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -22,19 +24,44 @@ Name = Annotated[str, Path(description="Name of the model.", examples=["shapes"]
 
 @router.get("", summary="List models", response_model=ModelList, responses=problems(503))
 async def list_models(state: State) -> Response:
-    """All models, whether ready, loaded on first use, or unavailable (with the reason)."""
-    workers = await state.catalog.workers()
+    """All models, whether ready, loaded on first use, or unavailable (with the reason): where they
+    are resident, how many jobs wait, and how long a batch takes."""
+    workers = await state.catalog.workers(fresh=True)
     cards = await state.catalog.cards()
-    summaries = await asyncio.gather(*(_summary(state, card, workers) for card in cards))
+    summaries = await asyncio.gather(*(summary(state, card, workers) for card in cards))
     return json_response(ModelList(models=tuple(summaries)))
 
 
 @router.get(
-    "/{model}", summary="Model card", response_model=ResolvedCard, responses=problems(404, 503)
+    "/{model}",
+    summary="Model card",
+    response_model=ServedCard,
+    responses={
+        200: {"description": "It is resident, or is loaded on first use."},
+        **problems(404, 503),
+        503: {
+            "content": {
+                JSON: {"schema": {"$ref": "#/components/schemas/ServedCard"}},
+                **problems(503)[503]["content"],
+            },
+            "description": "The card of a model that cannot be used now, and why; or the queue "
+            "cannot be reached.",
+        },
+    },
 )
 async def read_model(model: Name, state: State) -> Response:
-    """The whole card: input, labels, layers with shapes and reasons."""
-    return json_response(await state.catalog.card(model))
+    """The whole card: input, labels, layers with shapes and reasons, and whether it is `ready`.
+
+    The status tells that, too: 200 where the model is resident or is loaded on first use, 503 with
+    the card where a request would be refused now, with the reason in `problem`.
+    """
+    card = served_card(await state.catalog.card(model), await state.catalog.workers(fresh=True))
+    if card.problem is None:
+        return json_response(card)
+    headers = {}
+    if (seconds := card.problem.extensions.get("retry_after_s")) is not None:
+        headers["Retry-After"] = str(math.ceil(seconds))
+    return json_response(card, 503, headers)
 
 
 @router.get(
@@ -61,25 +88,4 @@ async def list_layers(model: Name, state: State) -> Response:
             output_format=card.output_format,
             layers=(*ranked, *others),
         )
-    )
-
-
-async def _summary(
-    state: AppState, card: ResolvedCard, workers: tuple[WorkerStatus, ...]
-) -> ModelSummary:
-    serving = [worker for worker in workers if card.name in worker.models]
-    return ModelSummary(
-        name=card.name,
-        title=card.title,
-        description=card.description,
-        task=card.task,
-        state=card.state,
-        problem=card.problem,
-        classes=card.classes,
-        input=card.input,
-        feature_layer=card.feature_layer,
-        workers=len(serving),
-        resident_on=tuple(w.device for w in serving if card.name in w.resident),
-        queue_depth=await state.queue.depth(card.name),
-        href=f"/v1/models/{card.name}",
     )

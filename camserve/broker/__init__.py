@@ -4,10 +4,17 @@ The front end holds a `JobQueue`, a worker process a `WorkerQueue`; both see eac
 `Registry`. How it works and what it promises: docs/decisions on the queue, and tests/broker.
 """
 
-from camserve.broker.connection import connect
+from camserve.broker.connection import LONGEST_BLOCK_S, connect
 from camserve.broker.devices import AUTO, EXECUTION, executions_of, fits
 from camserve.broker.job_ids import model_of, new_job_id
 from camserve.broker.job_queue import JobQueue
+from camserve.broker.model_commands import (
+    CommandKind,
+    CommandReader,
+    CommandSender,
+    ModelCommand,
+    new_command_id,
+)
 from camserve.broker.options import QueueOptions
 from camserve.broker.recent_jobs import Page, RecentJobs
 from camserve.broker.records import Begun, Claim, Enqueued, JobRecord, Priority
@@ -18,11 +25,16 @@ from camserve.contracts.states import State
 __all__ = [
     "AUTO",
     "EXECUTION",
+    "LONGEST_BLOCK_S",
     "Begun",
     "Claim",
+    "CommandKind",
+    "CommandReader",
+    "CommandSender",
     "Enqueued",
     "JobQueue",
     "JobRecord",
+    "ModelCommand",
     "Page",
     "Priority",
     "QueueOptions",
@@ -35,5 +47,6 @@ __all__ = [
     "executions_of",
     "fits",
     "model_of",
+    "new_command_id",
     "new_job_id",
 ]

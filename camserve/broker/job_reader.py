@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -102,6 +103,10 @@ class JobReader:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await news.wait()
+
+    def answered(self, command_id: str) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set when a worker may have answered a command."""
+        return self._notifications.listening(command_id, keys.DONE)
 
     async def follow(self, job_id: str) -> AsyncIterator[JobRecord | None]:
         """The job as it is, at once and whenever it may have changed, until it is closed or gone.

@@ -15,12 +15,15 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:queues             set of models that ever had a job, for the reaper
     cam:models             model -> resolved card
     cam:workers            worker -> record
+    cam:commands           stream {id, kind, model} of what workers are told, read by each of them
+    cam:command:ID         hash worker -> '' when it is done, else the failure
     cam:reaper             lock
-    cam:done               channel: ids of closed jobs
+    cam:done               channel: ids of closed jobs, and of commands that a worker answered
     cam:news               channel: ids of jobs that began, got on, or are asked to stop
 
 Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`; streams
-and the sets of them at least as long as their youngest job; staged values `STAGED_TTL_MS`. Only
+and the sets of them at least as long as their youngest job; commands and their answers for
+`job_ttl_s`; staged values `STAGED_TTL_MS`. Only
 cards, workers and dead letters stay.
 """
 
@@ -34,6 +37,8 @@ from camserve.broker.devices import AUTO, EXECUTION
 
 __all__ = [
     "CARDS",
+    "COMMANDS",
+    "COMMANDS_CAP",
     "DONE",
     "GROUP",
     "MODEL_NAME",
@@ -44,6 +49,7 @@ __all__ = [
     "REDELIVERED",
     "STAGED_TTL_MS",
     "WORKERS",
+    "answers",
     "attachments",
     "dead_letters",
     "job",
@@ -61,6 +67,9 @@ __all__ = [
 CARDS: Final = "cam:models"
 WORKERS: Final = "cam:workers"
 QUEUES: Final = "cam:queues"
+COMMANDS: Final = "cam:commands"
+COMMANDS_CAP: Final = 1000
+"""Far more than any worker is behind."""
 REAPER: Final = "cam:reaper"
 DONE: Final = "cam:done"
 NEWS: Final = "cam:news"
@@ -122,6 +131,10 @@ def staged(model: str, job_id: str, nonce: str) -> str:
 
 def recent(model: str) -> str:
     return f"{prefix(model)}recent"
+
+
+def answers(command_id: str) -> str:
+    return f"cam:command:{command_id}"
 
 
 def dead_letters(model: str) -> str:

@@ -8,12 +8,7 @@
 `AsyncClient` is the same for asyncio. docs/client.md has the rest.
 """
 
-from camserve.client.arguments import (
-    ExplainArguments,
-    MapArguments,
-    PictureArguments,
-    PredictArguments,
-)
+from camserve.client.arguments import ExplainArguments, MapArguments, PictureArguments
 from camserve.client.asynchronous import AsyncClient, AsyncExplanation, AsyncResult
 from camserve.client.errors import (
     Busy,
@@ -54,7 +49,6 @@ __all__ = [
     "NotFound",
     "Picture",
     "PictureArguments",
-    "PredictArguments",
     "ProblemError",
     "Refused",
     "Result",

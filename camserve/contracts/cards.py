@@ -22,6 +22,7 @@ __all__ = [
     "ModelCard",
     "ResolvedCard",
     "Scores",
+    "ServiceTimes",
     "Task",
     "WorkerStatus",
 ]
@@ -154,6 +155,13 @@ class ResolvedCard(Message):
         return self.labels[class_index]
 
 
+class ServiceTimes(Message):
+    """Milliseconds of one batch on the device; null where none was run lately."""
+
+    explain: float | None = Field(None, description="Of explanations.")
+    predict: float | None = Field(None, description="Of predictions.")
+
+
 class WorkerStatus(Message):
     """A worker's heartbeat."""
 
@@ -164,3 +172,6 @@ class WorkerStatus(Message):
     models: tuple[str, ...] = ()
     resident: tuple[str, ...] = ()
     warm: bool = Field(default=False, description="Has run a warm-up explanation.")
+    p50_ms: dict[str, ServiceTimes] = Field(
+        {}, description="By model, the medians of its last batches."
+    )

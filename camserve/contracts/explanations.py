@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from camserve.contracts.base import Message
-from camserve.contracts.cards import CardState, LayerSummary
+from camserve.contracts.cards import CardState, LayerSummary, ResolvedCard, ServiceTimes
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.jobs import Diagnostic, MetricResult
@@ -30,7 +30,9 @@ __all__ = [
     "Numbers",
     "Progress",
     "Readiness",
+    "Residence",
     "ResultSummary",
+    "ServedCard",
     "TargetSummary",
     "Timings",
 ]
@@ -184,6 +186,14 @@ class MapArray(Message):
     data: Numbers = Field(description="Rows of numbers; null where one is not finite.")
 
 
+class Residence(Message):
+    """A worker that holds a model ready."""
+
+    worker: str
+    host: str
+    device: str
+
+
 class ModelSummary(Message):
     """A model at a glance."""
 
@@ -192,18 +202,34 @@ class ModelSummary(Message):
     description: str
     task: str
     state: CardState
-    problem: FailureMessage | None = None
+    ready: bool = Field(
+        description="Whether it can be used now: it is resident, or is loaded on first use."
+    )
+    problem: FailureMessage | None = Field(None, description="Why it is not ready.")
     classes: int | None = None
     input: InputSpec | None = None
     feature_layer: Layers | None = None
     workers: int = Field(description="Live workers that serve it.")
-    resident_on: tuple[str, ...] = Field((), description="Devices that hold it ready.")
-    queue_depth: int = 0
+    resident_on: tuple[Residence, ...] = Field((), description="Those that hold it ready.")
+    queue_depth: int = Field(0, description="Jobs that wait or run.")
+    p50_ms: ServiceTimes = Field(
+        ServiceTimes(),
+        description="Median time of its last 100 batches on the device of a worker, without the "
+        "wait in the queue and the load; of several workers, the median of theirs.",
+    )
     href: str
 
 
 class ModelList(Message):
     models: tuple[ModelSummary, ...]
+
+
+class ServedCard(ResolvedCard):
+    """The card of a model, and whether it can be used now."""
+
+    ready: bool = Field(
+        description="True where it is resident, or is loaded on first use; else `problem` says why."
+    )
 
 
 class LayerList(Message):

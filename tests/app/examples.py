@@ -29,7 +29,7 @@ _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}-shapes")
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z$")
 # what differs from run to run, or from machine to machine
 _VARYING = {
-    *("queue", "compute", "total", "workers", "queue_depth", "resident_on"),
+    *("queue", "compute", "total", "workers", "queue_depth", "resident_on", "p50_ms"),
     *("request_id", "version", "versions", "model_version", "next_cursor"),
 }
 
@@ -70,6 +70,8 @@ def requests() -> dict[str, dict[str, Any]]:
             "path": "/v1/models/shapes/predict",
             "json": {"inputs": create["inputs"], "top": 3},
         },
+        "unload": {"method": "POST", "path": "/v1/models/shapes/unload"},
+        "load": {"method": "POST", "path": "/v1/models/shapes/load"},
         "alive": {"method": "GET", "path": "/livez"},
         "ready": {"method": "GET", "path": "/readyz"},
         **_of_neighbours(create["inputs"][0]["image"]["base64"]),

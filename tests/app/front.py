@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from starlette.types import Receive, Scope, Send
 
 from app.main import create_app
-from camserve.broker import Begun, QueueOptions, Registry, WorkerQueue, connect
+from camserve.broker import Begun, CommandReader, QueueOptions, Registry, WorkerQueue, connect
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.input_specs import PictureSpec
 from camserve.contracts.jobs import (
@@ -142,13 +142,34 @@ class Front:
         if served:
             await self.heartbeat(card.name)
 
-    async def heartbeat(self, *models: str, warm: bool = True) -> None:
+    async def heartbeat(
+        self,
+        *models: str,
+        warm: bool = True,
+        worker: str = "w1",
+        resident: Sequence[str] | None = None,
+        **fields: Any,
+    ) -> None:
+        """A worker that serves these models, and holds all of them unless told otherwise."""
         status = WorkerStatus(
-            worker="w1", host="here", pid=1, device="cpu", models=models, resident=models, warm=warm
+            worker=worker,
+            host="here",
+            pid=1,
+            device=fields.pop("device", "cpu"),
+            models=models,
+            resident=models if resident is None else tuple(resident),
+            warm=warm,
+            **fields,
         )
         await self.registry.heartbeat(
-            "w1", status.model_dump_json().encode(), service_time_ms=dict.fromkeys(models, 100.0)
+            worker, status.model_dump_json().encode(), service_time_ms=dict.fromkeys(models, 100.0)
         )
+
+    async def commanded(self, worker: str = "w1") -> CommandReader:
+        """A worker's ear for commands, from now on."""
+        reader = CommandReader(self.redis, self.options, worker)
+        await reader.start()
+        return reader
 
     async def post(self, content: bytes | None = None, **options: Any) -> httpx.Response:
         """A raw picture with options in the query, unless told otherwise."""

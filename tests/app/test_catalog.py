@@ -10,7 +10,8 @@ import pytest
 
 from app.targets import resolve_targets
 from camserve.broker import Begun
-from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.cards import ResolvedCard, ServiceTimes
+from camserve.contracts.explanations import ServedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, ScalarTarget
 from camserve.contracts.requests import ExplanationRequest
@@ -145,10 +146,49 @@ async def test_the_list_of_models(front: Front) -> None:
     assert [model["name"] for model in models] == ["broken", "toy"]
     broken, toy = models
     assert broken["problem"]["code"] == "invalid_card"
-    assert broken["workers"] == 0
-    assert (toy["workers"], toy["resident_on"], toy["queue_depth"]) == (1, ["cpu"], 1)
-    card = (await front.client.get(toy["href"])).json()
-    assert ResolvedCard.model_validate(card) == CARD
+    assert (broken["workers"], broken["ready"], broken["resident_on"]) == (0, False, [])
+    assert broken["p50_ms"] == {"explain": None, "predict": None}
+    assert (toy["workers"], toy["ready"], toy["queue_depth"]) == (1, True, 1)
+    assert toy["resident_on"] == [{"worker": "w1", "host": "here", "device": "cpu"}]
+
+
+async def test_medians_of_several_workers(front: Front) -> None:
+    times = {"w1": (10.0, None), "w2": (30.0, 4.0), "w3": (20.0, 6.0), "w4": None}
+    for worker, known in times.items():
+        p50_ms = {"toy": ServiceTimes(explain=known[0], predict=known[1])} if known else {}
+        await front.heartbeat("toy", worker=worker, p50_ms=p50_ms)
+    (toy,) = (await front.client.get("/v1/models")).json()["models"]
+    assert toy["p50_ms"] == {"explain": 20.0, "predict": 5.0}
+
+
+READY = [
+    (CARD, True, 200, None),
+    (DECLARED, True, 200, None),  # loaded on first use
+    (CARD, False, 503, "no_worker"),
+    (unavailable(ModelUnavailable(HUB.detail)), True, 503, "model_unavailable"),
+    (unavailable(InvalidCard("labels are missing")), False, 503, "invalid_card"),
+]
+
+
+@pytest.mark.parametrize(("card", "served", "status", "code"), READY)
+async def test_a_card_says_whether_the_model_is_ready(
+    redis_url: str, card: ResolvedCard, served: bool, status: int, code: str | None
+) -> None:
+    """A KServe client reads `name` and `ready`, and goes by the status."""
+    async with running_front(redis_url) as front:
+        await front.publish(card, served=served)
+        response = await front.client.get("/v1/models/toy")
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/json"
+        found = ServedCard.model_validate(response.json())
+        assert (found.name, found.ready) == ("toy", status == 200)
+        assert (found.problem.code if found.problem else None) == code
+        same = {name: getattr(found, name) for name in ResolvedCard.model_fields}
+        assert same | {"problem": None} == dict(card) | {"problem": None}
+        assert ("Retry-After" in response.headers) == (code == "no_worker")
+        (listed,) = (await front.client.get("/v1/models")).json()["models"]
+        assert listed["ready"] == found.ready
+        assert (listed["problem"] or {}).get("code") == code
 
 
 async def test_ready_needs_a_warm_worker(redis_url: str) -> None:

@@ -10,14 +10,15 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
     Explanation,
     ExplanationList,
     LayerList,
     MapArray,
     ModelList,
+    ModelSummary,
     Readiness,
+    ServedCard,
 )
 from camserve.contracts.kserve import Explanations, InstancesRequest, Predictions
 from camserve.contracts.open_inference import (
@@ -44,9 +45,11 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "cancel": Explanation,
     "map": MapArray,
     "list-models": ModelList,
-    "read-model": ResolvedCard,
+    "read-model": ServedCard,
     "layers": LayerList,
     "predict": Prediction,
+    "load": ModelSummary,
+    "unload": ModelSummary,
     "ready": Readiness,
     "kserve-explain": Explanations,
     "kserve-predict": Predictions,

@@ -84,6 +84,8 @@ def test_operations_read_well() -> None:
         "GET /v1/models/{model}",
         "GET /v1/models/{model}/layers",
         "POST /v1/models/{model}/predict",
+        "POST /v1/models/{model}/load",
+        "POST /v1/models/{model}/unload",
         "GET /livez",
         "GET /readyz",
         "POST /v1/models/{model}:explain",
@@ -154,7 +156,16 @@ def test_operations_have_names_for_generated_clients() -> None:
         "read_map",
         "read_overlay",
     }
-    others = {"list_models", "read_model", "list_layers", "predict", "livez", "readyz"}
+    others = {
+        "list_models",
+        "read_model",
+        "list_layers",
+        "predict",
+        "load_model",
+        "unload_model",
+        "livez",
+        "readyz",
+    }
     assert len(names) == len(set(names))
     open_inference = {"explain", "infer", "metadata", "ready"}
     servers = {"metadata", "live", "ready", "models"}

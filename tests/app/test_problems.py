@@ -88,7 +88,7 @@ async def test_a_header_that_fastapi_refuses_is_a_problem_too(front: Front) -> N
 async def test_what_nobody_expected_is_500_with_an_id_for_the_log(
     front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(_: Catalog) -> None:
+    async def broken(*_: object, **_options: object) -> None:
         raise RuntimeError("secret path /srv/keys")
 
     monkeypatch.setattr(Catalog, "cards", broken)

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, JobRecord, Registry, WorkerQueue
+from camserve.broker import CommandReader, CommandSender, JobQueue, JobRecord, Registry, WorkerQueue
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.states import State
 from camserve.queueing import queue_options
@@ -29,10 +29,12 @@ class Bench:
         self.redis = redis
         self.queue = JobQueue(redis, options)
         self.registry = Registry(redis, options)
+        self.commands = CommandSender(redis, options)
         self.worker_queue = WorkerQueue(redis, options, "w1")
         self.loop = WorkerLoop(
             queue=self.worker_queue,
             registry=self.registry,
+            commands=CommandReader(redis, options, "w1"),
             repository=scan(models),
             settings=settings,
             worker="w1",

@@ -18,6 +18,7 @@ __all__ = [
     "SHAPE",
     "SLOW",
     "dense",
+    "gated",
     "misbehaving",
     "mixing",
     "steps",
@@ -78,6 +79,14 @@ def misbehaving(folder: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Misbehaving(3, folder)
+
+
+def gated(folder: str) -> nn.Module:
+    """Says in the folder which process has `entered`, and is built once the file `go` is there."""
+    (Path(folder) / f"entered-{os.getpid()}").touch()
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.005)
+    return tiny()
 
 
 class Dense(Tiny):

@@ -16,7 +16,7 @@ from tests.workers import jobs
 from tests.workers.bench import Bench, Start, eventually
 from tests.workers.factories import FAULTY, SLOW
 from tests.workers.jobs import enqueue, noise
-from workers import loop as loop_module
+from workers import computing
 
 pytestmark = pytest.mark.anyio
 
@@ -117,7 +117,7 @@ async def test_a_job_canceled_while_its_model_loads_is_not_computed(
         return [b""] * len(work)
 
     monkeypatch.setattr(bench.loop._residency, "load", slow_load)
-    monkeypatch.setattr(loop_module, "explain_jobs", explain)
+    monkeypatch.setattr(computing, "explain_jobs", explain)
     unwanted, wanted = [await enqueue(bench.queue, noise(i)) for i in (1, 2)]
     await eventually(lambda: bench.job_is(unwanted, State.RUNNING))
     await bench.queue.cancel(unwanted)
@@ -162,7 +162,7 @@ async def test_an_error_of_ours_fails_the_jobs_and_the_loop_goes_on(
         raise AssertionError("a bug in compute")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "explain_jobs", fail)
+        patch.setattr(computing, "explain_jobs", fail)
         first = await bench.done(await enqueue(bench.queue, noise(0)))  # beside, after the load
         second = await bench.done(await enqueue(bench.queue, noise(1)))  # in the loop itself
     assert {first.state, second.state} == {State.FAILED}

@@ -1,0 +1,38 @@
+"""What is measured of batches, against the standard library's own medians."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.service_times import REMEMBERED, SMOOTHING, Measured
+
+TIMES = st.lists(st.floats(0.1, 1e5), min_size=1, max_size=3 * REMEMBERED)
+
+
+@given(TIMES, TIMES)
+def test_medians_of_the_last_hundred_of_each_kind(
+    explained: list[float], predicted: list[float]
+) -> None:
+    measured = Measured()
+    for took_ms in explained:
+        measured.learn("m", "explain", took_ms)
+    assert measured.medians()["m"].predict is None
+    for took_ms in predicted:
+        measured.learn("m", "predict", took_ms)
+    found = measured.medians()["m"]
+    assert found.explain == pytest.approx(statistics.median(explained[-REMEMBERED:]), abs=1e-3)
+    assert found.predict == pytest.approx(statistics.median(predicted[-REMEMBERED:]), abs=1e-3)
+
+
+def test_models_apart_and_none_measured() -> None:
+    measured = Measured()
+    assert measured.medians() == {}
+    assert measured.average_ms("m") == 0
+    measured.learn("m", "explain", 10)
+    measured.learn("m", "predict", 20)
+    assert measured.average_ms("m") == pytest.approx(10 + SMOOTHING * 10)
+    assert set(measured.medians()) == {"m"}
