@@ -8,7 +8,7 @@ from typing import Final
 
 from camserve.api_keys import Scope
 
-__all__ = ["makes_work", "required_scope"]
+__all__ = ["explanation_of_results", "makes_work", "required_scope"]
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -33,6 +33,15 @@ def required_scope(method: str, path: str) -> Scope | None:
     return Scope.EXPLAIN if _EXPLAINING.fullmatch(f"{method} {path}") else Scope.ADMIN
 
 
-def makes_work(method: str) -> bool:
-    """Whether a call costs a device something; asking for what was computed does not."""
-    return method == "POST"
+_RESULTS: Final = re.compile(r"/v1/explanations/([^/]+)/results/.+")
+
+
+def explanation_of_results(method: str, path: str) -> str | None:
+    """The id of the explanation whose results a call reads: what a link may be signed for."""
+    match = _RESULTS.fullmatch(path) if method in _READING else None
+    return match[1] if match else None
+
+
+def makes_work(method: str, path: str) -> bool:
+    """Whether a call costs a device something; asking for what is there does not."""
+    return method == "POST" and path != "/v2/repository/index"

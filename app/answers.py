@@ -75,9 +75,10 @@ async def explanation_response(
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
     position = await state.queue.position(record)
+    signer = await state.signer() if done else None
 
     def make() -> Response:
-        body = _json(explanation(record, done, card, state.settings, position=position))
+        body = _json(explanation(record, done, card, state.settings, signer, position=position))
         timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
         # its state may change at any time: a client may keep it, and must ask
         cache = {"ETag": etag_of(body), "Cache-Control": "no-cache"}
@@ -96,9 +97,10 @@ async def snapshot(state: AppState, record: JobRecord) -> bytes:
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
     position = await state.queue.position(record)
+    signer = await state.signer() if done else None
     return await state.on_pictures(
         lambda: _json(
-            explanation(record, done, card, state.settings, position=position, inline=False)
+            explanation(record, done, card, state.settings, signer, position=position, inline=False)
         )
     )
 
@@ -174,10 +176,11 @@ async def zip_response(
     """All maps of an explanation, of the size that the request asked for, and its JSON."""
     began_s = time.perf_counter()
     card = await state.catalog.find(done.record.model)
+    signer = await state.signer()
     maps = await _maps(state, done, list(range(len(done.maps))), array_options(done.job))
 
     def make() -> bytes:
-        return archive(_json(explanation(done.record, done, card, state.settings)), maps)
+        return archive(_json(explanation(done.record, done, card, state.settings, signer)), maps)
 
     body = await state.on_pictures(make)
     name = {"Content-Disposition": f'attachment; filename="{done.record.id}.zip"'}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from fastapi import FastAPI
@@ -85,11 +84,15 @@ _HEADERS = {
     "Preference-Applied": "What of `Prefer` was honoured.",
     "Retry-After": "Seconds after which to try again, where that can help.",
     "WWW-Authenticate": "How to present an API key.",
+    "RateLimit": "`r` calls are left now, and one more in `t` seconds; where there is a limit.",
+    "RateLimit-Policy": "`q` calls that make work are granted in `w` seconds.",
     "X-Request-ID": "The id of the request, the caller's if it sent one; it is in the logs.",
 }
 CACHING = ("ETag", "Cache-Control")
 _OF_STATUS = {
     "Retry-After": frozenset({"409", "429", "503"}),
+    "RateLimit": frozenset({"429"}),
+    "RateLimit-Policy": frozenset({"429"}),
     "WWW-Authenticate": frozenset({"401", "403"}),
 }
 
@@ -196,8 +199,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         }
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
-        refusals = {str(status): response for status, response in problems(401, 403).items()}
-        describe_security(schema, copy.deepcopy(refusals))
+        describe_security(schema, problems)
         _put_into_their_form(schema)
         for operation in (one for path in schema["paths"].values() for one in path.values()):
             if "HTTPValidationError" in str(operation["responses"].get("422")):

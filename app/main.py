@@ -20,6 +20,7 @@ from app.head_requests import HeadRequests
 from app.outbound.allow_list import AllowList
 from app.outbound.connections import CheckedConnections
 from app.outbound.fetching import Fetcher
+from app.rate_limits import RateLimits
 from app.request_ids import RequestIds
 from app.routers import (
     administration,
@@ -38,7 +39,15 @@ from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
 from camserve import __version__
-from camserve.broker import CommandSender, JobQueue, RecentJobs, Registry, connect
+from camserve.broker import (
+    CommandSender,
+    JobQueue,
+    LinkSecret,
+    RateLimiter,
+    RecentJobs,
+    Registry,
+    connect,
+)
 from camserve.errors import QueueUnavailable
 from camserve.exposure import check_exposure
 from camserve.key_file import KeyFile
@@ -94,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.stopping = asyncio.Event()
     problems.install(app)
     # each is around the ones before it
+    app.add_middleware(RateLimits)
     app.add_middleware(Guard, keys=keys)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadRequests)
@@ -126,6 +136,7 @@ async def _lifespan(
         tasks = [asyncio.create_task(_reap(queue))]
         if keys is not None:
             tasks.append(asyncio.create_task(_refresh(keys)))
+        secret = LinkSecret(redis) if keys is not None else None
         threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
         try:
             yield {
@@ -138,6 +149,8 @@ async def _lifespan(
                     picture_threads=threads,
                     fetcher=fetcher,
                     stopping=app.state.stopping,
+                    rate_limiter=RateLimiter(redis),
+                    link_secret=secret,
                 )
             }
         finally:

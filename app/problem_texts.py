@@ -9,6 +9,7 @@ __all__ = ["ADVICE", "TITLE"]
 TITLE: dict[ErrorCode, str] = {
     ErrorCode.API_KEY_MISSING: "An API key is needed",
     ErrorCode.API_KEY_UNKNOWN: "The API key is not known",
+    ErrorCode.SIGNATURE_INVALID: "The link is not signed for this",
     ErrorCode.SCOPE_MISSING: "The API key may not do this",
     ErrorCode.MALFORMED_REQUEST: "The body cannot be parsed",
     ErrorCode.EMPTY_BODY: "The body is empty",
@@ -39,6 +40,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.MODEL_LOADING: "The model is being loaded",
     ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
     ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
+    ErrorCode.RATE_LIMITED: "Too many calls in a short time",
     ErrorCode.QUEUE_FULL: "Too many jobs are waiting",
     ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
     ErrorCode.NO_WORKER: "No worker serves the model",
@@ -56,6 +58,11 @@ ADVICE: dict[ErrorCode, str] = {
     ErrorCode.API_KEY_UNKNOWN: (
         "What was sent is no key of this service, or was one until it was removed. A key begins "
         "with camserve_ and is sent whole, once, without quotes."
+    ),
+    ErrorCode.SIGNATURE_INVALID: (
+        "The links of an explanation to its maps and overlays carry a signature, and open without "
+        "a key just these. Take `href` whole; further options go behind it with an &. It ends with "
+        "the explanation: then send the request again."
     ),
     ErrorCode.SCOPE_MISSING: (
         "The key is known, but what it may do does not include this. `scope` says what is needed; "
@@ -183,6 +190,11 @@ ADVICE: dict[ErrorCode, str] = {
     ErrorCode.SHAPE_MISMATCH: (
         "Tensors that belong together have different shapes. If you sent none, the model's file "
         "is at fault: tell its operator."
+    ),
+    ErrorCode.RATE_LIMITED: (
+        "Each API key has so many calls a minute that make work (`limit`); reading results costs "
+        "none. Send the request again after `retry_after_s`; the header RateLimit of every such "
+        "answer says how many are left. Several inputs and targets in one request are one call."
     ),
     ErrorCode.QUEUE_FULL: (
         "More explanations wait for this model than the service allows. Send the request again "

@@ -31,6 +31,7 @@ MEDIA_TYPE = "application/problem+json"
 STATUS: dict[ErrorCode, int] = {
     ErrorCode.API_KEY_MISSING: 401,
     ErrorCode.API_KEY_UNKNOWN: 401,
+    ErrorCode.SIGNATURE_INVALID: 401,
     ErrorCode.SCOPE_MISSING: 403,
     ErrorCode.MALFORMED_REQUEST: 400,
     ErrorCode.EMPTY_BODY: 400,
@@ -61,6 +62,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.MODEL_LOADING: 503,
     ErrorCode.NOT_EXPLAINABLE: 422,
     ErrorCode.SHAPE_MISMATCH: 422,
+    ErrorCode.RATE_LIMITED: 429,
     ErrorCode.QUEUE_FULL: 429,
     ErrorCode.QUEUE_UNAVAILABLE: 503,
     ErrorCode.NO_WORKER: 503,
@@ -140,6 +142,7 @@ def install(app: FastAPI) -> None:
 _CHALLENGES: dict[ErrorCode, str] = {
     ErrorCode.API_KEY_MISSING: 'Bearer realm="camserve"',
     ErrorCode.API_KEY_UNKNOWN: 'Bearer realm="camserve", error="invalid_token"',
+    ErrorCode.SIGNATURE_INVALID: 'Bearer realm="camserve"',
     ErrorCode.SCOPE_MISSING: 'Bearer realm="camserve", error="insufficient_scope"',
 }
 

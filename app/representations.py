@@ -12,6 +12,7 @@ import numpy as np
 from app.presentation import finish_map, raw_map
 from app.requested import array_options, room_inline
 from app.results import Finished, failure_of
+from app.signatures import PARAMETER, Signer
 from camserve.broker import JobRecord, State
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.explanations import (
@@ -39,23 +40,28 @@ def explanation_href(job_id: str) -> str:
     return f"/v1/explanations/{job_id}"
 
 
-def map_href(job_id: str, number: int, output: OutputOptions) -> str:
+def map_href(job_id: str, number: int, output: OutputOptions, signer: Signer | None) -> str:
     """Where the map is, of the size that the request asked for."""
-    return f"{explanation_href(job_id)}/results/{number}/map{_query(output, {'size', 'dtype'})}"
+    query = _query(output, {"size", "dtype"}, job_id, signer)
+    return f"{explanation_href(job_id)}/results/{number}/map{query}"
 
 
-def overlay_href(job_id: str, number: int, output: OutputOptions) -> str:
+def overlay_href(job_id: str, number: int, output: OutputOptions, signer: Signer | None) -> str:
     """Where the picture is, in the style and size that the request asked for."""
     asked = set(PictureStyle.model_fields)
     if output.size != "feature":  # of which there is an array, and no picture
         asked.add("size")
-    return f"{explanation_href(job_id)}/results/{number}/overlay{_query(output, asked)}"
+    query = _query(output, asked, job_id, signer)
+    return f"{explanation_href(job_id)}/results/{number}/overlay{query}"
 
 
-def _query(output: OutputOptions, members: set[str]) -> str:
-    """Those members of `output` that differ from the defaults, as a query string."""
+def _query(output: OutputOptions, members: set[str], job_id: str, signer: Signer | None) -> str:
+    """Those members of `output` that differ from the defaults, as a query string; signed, where
+    that is needed."""
     asked = output.model_dump(mode="json", include=members, exclude_defaults=True)
     texts = {name: str(value).lower() for name, value in asked.items()}
+    if signer is not None:
+        texts[PARAMETER] = signer.signature(job_id)
     return f"?{urlencode(texts)}" if texts else ""
 
 
@@ -64,13 +70,15 @@ def explanation(
     finished: Finished | None,
     card: ResolvedCard | None,
     settings: Settings,
+    signer: Signer | None,
     *,
     position: int | None = None,
     inline: bool = True,
 ) -> Explanation:
     """An explanation in whatever state; `finished` and `card` (for labels) where there are any.
 
-    position: in the queue. inline: put the maps inside that were asked for there.
+    signer: of the links to results, where they need a signature. position: in the queue. inline:
+    put the maps inside that were asked for there.
     """
     job = Job.model_validate_json(record.document)
     results = range(len(finished.maps)) if finished else ()
@@ -79,16 +87,18 @@ def explanation(
         queue_position=position,
         progress=_progress(record),
         results=tuple(
-            _result(finished, n, card, settings if inline else None) for n in results if finished
+            _result(finished, n, card, settings if inline else None, signer)
+            for n in results
+            if finished
         ),
         computation=_computation(finished) if finished else None,
     )
 
 
-def summary(record: JobRecord) -> ExplanationSummary:
+def summary(record: JobRecord, signer: Signer | None) -> ExplanationSummary:
     """An explanation as a list shows it."""
     job = Job.model_validate_json(record.document)
-    overlay = overlay_href(record.id, 0, job.output)
+    overlay = overlay_href(record.id, 0, job.output, signer)
     return ExplanationSummary(
         **_lifetime(record, job, None),
         priority=record.priority.value,
@@ -127,7 +137,11 @@ def _progress(record: JobRecord) -> Progress | None:
 
 
 def _result(
-    finished: Finished, number: int, card: ResolvedCard | None, settings: Settings | None
+    finished: Finished,
+    number: int,
+    card: ResolvedCard | None,
+    settings: Settings | None,
+    signer: Signer | None,
 ) -> ResultSummary:
     """settings: their limits fit the maps that are put inside; None puts none."""
     job, row = finished.job, finished.result.rows[number]
@@ -153,10 +167,10 @@ def _result(
             shape=signed.shape,
             min=float(finite.min()) if finite.size else None,
             max=float(finite.max()) if finite.size else None,
-            href=map_href(job_id, number, job.output),
+            href=map_href(job_id, number, job.output, signer),
             **(_inline(finished, number, settings) if settings else {}),
         ),
-        overlay=Link(href=overlay_href(job_id, number, job.output)),
+        overlay=Link(href=overlay_href(job_id, number, job.output, signer)),
         diagnostics=row.diagnostics,
         evaluation=row.evaluation,
     )

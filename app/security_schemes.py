@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from app.access import required_scope
+from app.access import explanation_of_results, makes_work, required_scope
 from app.credentials import HEADER
+from app.signatures import PARAMETER
 
 __all__ = ["SCHEMES", "describe_security"]
 
@@ -21,14 +23,23 @@ SCHEMES: Final[dict[str, dict[str, str]]] = {
         "name": HEADER,
         "description": "The same key, for those who cannot set Authorization.",
     },
+    "signature": {
+        "type": "apiKey",
+        "in": "query",
+        "name": PARAMETER,
+        "description": "Of a link to results, as an explanation gives it: opens these without a "
+        "key, as `<img src>` needs it.",
+    },
 }
 
 
-def describe_security(schema: dict[str, Any], problems: dict[str, dict[str, Any]]) -> None:
-    """Adds the schemes, and to each operation which of them it takes.
+def describe_security(
+    schema: dict[str, Any], problems: Callable[..., Mapping[int | str, dict[str, Any]]]
+) -> None:
+    """Adds the schemes, and to each operation which of them it takes and how it may refuse.
 
-    problems: `responses` by status that a closed operation may answer as well. A service without
-    keys takes no notice of them: hence the empty alternative.
+    A service without keys takes no notice of them: hence the empty alternative.
+    problems: makes the `responses` of statuses.
     """
     schema["components"]["securitySchemes"] = SCHEMES
     for path, operations in schema["paths"].items():
@@ -37,5 +48,10 @@ def describe_security(schema: dict[str, Any], problems: dict[str, dict[str, Any]
             if scope is None:
                 operation["security"] = []
                 continue
-            operation["security"] = [{"bearer": [scope]}, {"header": [scope]}, {}]
-            operation["responses"] = dict(sorted((operation["responses"] | problems).items()))
+            taken: list[dict[str, list[str]]] = [{"bearer": [scope]}, {"header": [scope]}]
+            if explanation_of_results(method.upper(), path):
+                taken.append({"signature": []})
+            operation["security"] = [*taken, {}]
+            statuses = (401, 403, 429) if makes_work(method.upper(), path) else (401, 403)
+            refusals = {str(status): one for status, one in problems(*statuses).items()}
+            operation["responses"] = dict(sorted((operation["responses"] | refusals).items()))

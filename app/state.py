@@ -12,7 +12,8 @@ from fastapi import Depends, Request
 
 from app.catalog import Catalog
 from app.outbound.fetching import Fetcher
-from camserve.broker import CommandSender, JobQueue, RecentJobs
+from app.signatures import Signer
+from camserve.broker import CommandSender, JobQueue, LinkSecret, RateLimiter, RecentJobs
 from camserve.settings import Settings
 
 __all__ = ["AppState", "State"]
@@ -32,6 +33,13 @@ class AppState:
     picture_threads: ThreadPoolExecutor
     fetcher: Fetcher
     stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends
+    rate_limiter: RateLimiter
+    link_secret: LinkSecret | None
+    """None where links need no signature, because calls need no key."""
+
+    async def signer(self) -> Signer | None:
+        """What signs links to results, if they need a signature. Raises QueueUnavailable."""
+        return Signer(await self.link_secret.get()) if self.link_secret else None
 
     async def on_pictures(self, work: Callable[[], T]) -> T:
         """Decode or draw in one of few threads, since each may take a gigabyte.

@@ -2,7 +2,7 @@
 
     CamserveError
     ├── RequestError           the caller can mend it
-    │   ├── ApiKeyMissing, ApiKeyUnknown, ScopeMissing
+    │   ├── ApiKeyMissing, ApiKeyUnknown, SignatureInvalid, ScopeMissing
     │   ├── MalformedRequest   ── EmptyBody
     │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput,
     │   │                         InvalidExpression
@@ -15,6 +15,7 @@
     │   ├── ModelUnavailable, ModelLoading
     │   └── NotExplainable, ShapeMismatch
     ├── ServiceError           the service cannot do it now
+    │   ├── RateLimited
     │   └── QueueFull, QueueUnavailable, NoWorker, DeadlineExceeded, WaitExceeded, DeadLettered
     └── Failure                an error that happened in another process, carried by its code
 
@@ -25,6 +26,7 @@ holds the one table from code to status.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -60,10 +62,12 @@ __all__ = [
     "OverBudget",
     "QueueFull",
     "QueueUnavailable",
+    "RateLimited",
     "RequestError",
     "ScopeMissing",
     "ServiceError",
     "ShapeMismatch",
+    "SignatureInvalid",
     "TooLarge",
     "UnknownLabel",
     "UnknownName",
@@ -87,6 +91,7 @@ class ErrorCode(StrEnum):
 
     API_KEY_MISSING = "api_key_missing"
     API_KEY_UNKNOWN = "api_key_unknown"
+    SIGNATURE_INVALID = "signature_invalid"
     SCOPE_MISSING = "scope_missing"
     MALFORMED_REQUEST = "malformed_request"
     EMPTY_BODY = "empty_body"
@@ -117,6 +122,7 @@ class ErrorCode(StrEnum):
     MODEL_LOADING = "model_loading"
     NOT_EXPLAINABLE = "not_explainable"
     SHAPE_MISMATCH = "shape_mismatch"
+    RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     NO_WORKER = "no_worker"
@@ -159,6 +165,18 @@ class ApiKeyUnknown(RequestError):
     """What was presented is no key, or none any more. The error never repeats it."""
 
     code = ErrorCode.API_KEY_UNKNOWN
+
+
+class SignatureInvalid(RequestError):
+    """A link that was not made here, or for something else."""
+
+    code = ErrorCode.SIGNATURE_INVALID
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the signature of this link is not that of this explanation's results: take the link "
+            "as the explanation gives it, or send an API key"
+        )
 
 
 class ScopeMissing(RequestError):
@@ -411,6 +429,21 @@ class ShapeMismatch(ModelError):
 
 class ServiceError(CamserveError):
     """Nothing is wrong with the request; the service cannot do it now."""
+
+
+class RateLimited(ServiceError):
+    """retry_after_s: how long, to the millisecond, until one more is granted."""
+
+    code = ErrorCode.RATE_LIMITED
+
+    def __init__(self, limit: int, retry_after_s: float) -> None:
+        retry_after_s = math.ceil(retry_after_s * 1000) / 1000
+        super().__init__(
+            f"more than {limit} calls a minute are not granted; try again in {retry_after_s:g} s, "
+            f"and then one each {60 / limit:.3g} s, or ask the operator for more",
+            limit=limit,
+            retry_after_s=retry_after_s,
+        )
 
 
 class QueueFull(ServiceError):

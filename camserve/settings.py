@@ -109,6 +109,11 @@ class Settings(BaseSettings):
 
     # how much
     queue_depth: Count = Field(256, description="Waiting jobs a model before 429.")
+    rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None,
+        description="Calls that make work, a minute and API key, all front ends together; without "
+        "keys of all callers together. A key may have its own.",
+    )
     max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
     devices: CommaSeparated = Field(
         ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."

@@ -21,6 +21,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ClassIndexOutOfRange": (9, 4),
     "UnknownLabel": ("hart", ["heart", "star"]),
     "InvalidExpression": ("there is no function 'sun'", "sun(x)", 1, ["sum"]),
+    "SignatureInvalid": (),
+    "RateLimited": (60, 0.25),
     "ScopeMissing": ("name", "admin"),
     "NotAcceptable": ("text/html", ["image/png"]),
     "IdempotencyConflict": ("key",),

@@ -69,9 +69,10 @@ async def kserve_explain(
         request_id=request.state.request_id,
     ) as done:
         card = await state.catalog.find(model)
+        signer = await state.signer()
 
         def make() -> Response:
-            whole = explanation(done.record, done, card, state.settings)
+            whole = explanation(done.record, done, card, state.settings, signer)
             answer = Explanations(
                 explanations=whole.results,
                 id=whole.id,

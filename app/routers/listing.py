@@ -66,8 +66,10 @@ async def list_explanations(
         states=frozenset(query.state or States),
         cursor=query.cursor,
     )
+    signer = await state.signer()
     listed = ExplanationList(
-        explanations=tuple(summary(record) for record in page.jobs), next_cursor=page.cursor
+        explanations=tuple(summary(record, signer) for record in page.jobs),
+        next_cursor=page.cursor,
     )
     headers = {"Cache-Control": "no-cache"}
     if page.cursor is not None:

@@ -8,6 +8,7 @@ from camserve.broker.connection import LONGEST_BLOCK_S, connect
 from camserve.broker.devices import AUTO, EXECUTION, executions_of, fits
 from camserve.broker.job_ids import model_of, new_job_id
 from camserve.broker.job_queue import JobQueue
+from camserve.broker.link_secret import LinkSecret
 from camserve.broker.model_commands import (
     CommandKind,
     CommandReader,
@@ -16,6 +17,7 @@ from camserve.broker.model_commands import (
     new_command_id,
 )
 from camserve.broker.options import QueueOptions
+from camserve.broker.rate_limiter import Quota, RateLimiter
 from camserve.broker.recent_jobs import Page, RecentJobs
 from camserve.broker.records import Begun, Claim, Enqueued, JobRecord, Priority
 from camserve.broker.registry import Registry, WorkerRecord
@@ -34,10 +36,13 @@ __all__ = [
     "Enqueued",
     "JobQueue",
     "JobRecord",
+    "LinkSecret",
     "ModelCommand",
     "Page",
     "Priority",
     "QueueOptions",
+    "Quota",
+    "RateLimiter",
     "RecentJobs",
     "Registry",
     "State",

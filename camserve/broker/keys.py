@@ -18,13 +18,15 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:commands           stream {id, kind, model} of what workers are told, read by each of them
     cam:command:ID         hash worker -> '' when it is done, else the failure
     cam:reaper             lock
+    cam:rate:WHO           what a caller has used of its calls
+    cam:link-secret        what signs links to results
     cam:done               channel: ids of closed jobs, and of commands that a worker answered
     cam:news               channel: ids of jobs that began, got on, or are asked to stop
 
 Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`; streams
 and the sets of them at least as long as their youngest job; commands and their answers for
-`job_ttl_s`; staged values `STAGED_TTL_MS`. Only
-cards, workers and dead letters stay.
+`job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again.
+Only cards, workers, dead letters and the secret stay.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ __all__ = [
     "COMMANDS_CAP",
     "DONE",
     "GROUP",
+    "LINKS",
     "MODEL_NAME",
     "NEWS",
     "QUEUES",
@@ -58,6 +61,7 @@ __all__ = [
     "payload",
     "prefix",
     "rank",
+    "rate",
     "recent",
     "result",
     "staged",
@@ -71,6 +75,7 @@ COMMANDS: Final = "cam:commands"
 COMMANDS_CAP: Final = 1000
 """Far more than any worker is behind."""
 REAPER: Final = "cam:reaper"
+LINKS: Final = "cam:link-secret"
 DONE: Final = "cam:done"
 NEWS: Final = "cam:news"
 
@@ -135,6 +140,10 @@ def recent(model: str) -> str:
 
 def answers(command_id: str) -> str:
     return f"cam:command:{command_id}"
+
+
+def rate(caller: str) -> str:
+    return f"cam:rate:{caller}"
 
 
 def dead_letters(model: str) -> str:

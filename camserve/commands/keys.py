@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it may do; may be repeated, admin includes explain (default: explain)",
     )
     add.add_argument(
-        "--rate", type=int, metavar="N", help="explanations a minute, instead of the settings'"
+        "--rate",
+        type=int,
+        metavar="N",
+        help="calls a minute that make work, instead of the settings' limit",
     )
     actions.add_parser("list", help="the keys, without what is secret")
     remove = actions.add_parser("remove", help="revoke a key, at once and without a restart")

@@ -182,11 +182,39 @@ def test_headers_of_answers_are_described() -> None:
     done = {"Location", "ETag", "Server-Timing", "X-Request-ID"}
     assert set(answers["200"]["headers"]) == done
     assert set(answers["202"]["headers"]) == {"Location", "Preference-Applied", "X-Request-ID"}
-    assert set(answers["429"]["headers"]) == {"Retry-After", "X-Request-ID"}
+    limits = {"RateLimit", "RateLimit-Policy"}
+    assert set(answers["429"]["headers"]) == {"Retry-After", *limits, "X-Request-ID"}
+    assert set(answers["401"]["headers"]) == {"WWW-Authenticate", "X-Request-ID"}
     for path in DOCUMENT["paths"].values():
         for operation in path.values():
             for response in operation["responses"].values():
                 assert "X-Request-ID" in response["headers"]
+
+
+def test_every_operation_says_which_key_it_needs() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert {name: (one["type"], one.get("name")) for name, one in schemes.items()} == {
+        "bearer": ("http", None),
+        "header": ("apiKey", "X-API-Key"),
+        "signature": ("apiKey", "signature"),
+    }
+    for path, operations in DOCUMENT["paths"].items():
+        for method, operation in operations.items():
+            if path in {"/livez", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready"}:
+                assert operation["security"] == []
+                assert not {"401", "403"} & set(operation["responses"])
+                continue
+            *taken, nothing = operation["security"]
+            assert nothing == {}  # where no keys are configured
+            scope = "admin" if path.endswith("load") else "explain"
+            expected = [{"bearer": [scope]}, {"header": [scope]}]
+            if "/results/" in path:
+                expected.append({"signature": []})
+            assert taken == expected, path
+            work = method == "post" and path != "/v2/repository/index"
+            statuses = {"401", "403", "429"} if work else {"401", "403"}
+            assert statuses <= set(operation["responses"]), path
+            assert list(operation["responses"]) == sorted(operation["responses"])
 
 
 def test_repeatable_fields_are_arrays() -> None:
