@@ -14,7 +14,15 @@ from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import InputsRequest
 from camserve.vocabulary import REDUCTIONS
 
-__all__ = ["BINARY", "GRAY_PICTURE", "GRAY_PIXEL", "SCHEMAS", "flat_query", "request_body"]
+__all__ = [
+    "BINARY",
+    "GRAY_PICTURE",
+    "GRAY_PIXEL",
+    "SCHEMAS",
+    "flat_query",
+    "request_body",
+    "with_inputs",
+]
 
 # a whole PNG file, so that "Try it out" in /docs works as it is
 GRAY_PIXEL = (
@@ -22,6 +30,7 @@ GRAY_PIXEL = (
 )
 SCHEMAS: Final = "#/components/schemas/{model}"
 BINARY: Final = {"type": "string", "format": "binary"}
+_OBJECT: Final = {"type": "string", "minLength": 2, "contentMediaType": JSON}
 
 _NESTED_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "url": (
@@ -38,7 +47,7 @@ _NESTED_FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
         "Name of a reduction to explain instead of a class; may be repeated.",
         {"type": "string", "examples": list(REDUCTIONS)},
     ),
-    "params": ("Parameters of the reduction, as a JSON object.", {"type": "string"}),
+    "params": ("Parameters of the reduction, as a JSON object.", _OBJECT),
     "expression": (
         "Expression to explain instead of a class; may be repeated.",
         {"type": "string", "examples": ["x[3] - x[5]"]},
@@ -50,8 +59,8 @@ _SPELT_FLAT: dict[str, tuple[str, dict[str, Any]]] = {
         f"Layer to explain; repeat it for several, whose maps are fused. {LAYER_HELP}",
         {"type": "string"},
     ),
-    "method_options": ("Options of the method, as a JSON object.", {"type": "string"}),
-    "evaluate": ("How to put the map to the test, as a JSON object.", {"type": "string"}),
+    "method_options": ("Options of the method, as a JSON object.", _OBJECT),
+    "evaluate": ("How to put the map to the test, as a JSON object.", _OBJECT),
 }
 _MASK: Final = {
     **BINARY,
@@ -89,7 +98,7 @@ def request_body(contract: type[InputsRequest], example: Mapping[str, Any]) -> d
         "input": {"type": "array", "items": BINARY, "description": "Picture or .npy files."},
         **({"mask": _MASK} if "targets" in contract.model_fields else {}),
         "request": {
-            "type": "string",
+            **_OBJECT,
             "description": "The JSON request, for what flat fields cannot say.",
         },
         **{name: schema | {"description": text} for name, (text, schema) in flat.items()},
@@ -109,6 +118,15 @@ def request_body(contract: type[InputsRequest], example: Mapping[str, Any]) -> d
             **{media_type: {"schema": BINARY} for media_type in RAW_TYPES},
         },
     }
+
+
+def with_inputs(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a request in JSON, where alone its inputs are in the document: one at least."""
+    inputs = dict(schema["properties"]["inputs"])
+    inputs.pop("default", None)
+    properties = schema["properties"] | {"inputs": inputs | {"minItems": 1}}
+    required = dict.fromkeys((*schema.get("required", ()), "inputs"))
+    return schema | {"properties": properties, "required": list(required)}
 
 
 def _flat_schemas(contract: type[InputsRequest]) -> dict[str, tuple[str, dict[str, Any]]]:

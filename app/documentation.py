@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from app.body_documentation import BINARY, SCHEMAS
+from app.body_documentation import BINARY, SCHEMAS, with_inputs
 from app.neighbours.error_form import MEDIA_TYPE as NEIGHBOURS_MEDIA_TYPE
 from app.neighbours.error_form import in_their_form, is_neighbours
 from app.problem_texts import ADVICE, TITLE
@@ -197,6 +197,8 @@ def document(app: FastAPI) -> dict[str, Any]:
             "Problem": _PROBLEM,
             "NeighboursError": _NEIGHBOURS_ERROR,
         }
+        for contract in (ExplanationRequest, PredictionRequest):
+            components[contract.__name__] = with_inputs(components[contract.__name__])
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
         describe_security(schema, problems)

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from app.negotiation import refuse_answer_form
 from camserve.contracts.options import OutputOptions
@@ -17,7 +18,8 @@ from camserve.errors import InvalidRequest, near_names, shortened
 
 __all__ = ["REPEATABLE", "URL", "flat_fields", "request_from_fields"]
 
-_NUMBERS = {"deadline_ms": int, "top": int, "alpha": float, "threshold": float}
+_KINDS = {"deadline_ms": int, "top": int, "alpha": float, "threshold": float, "color_bar": bool}
+_TRUTH = TypeAdapter(bool)
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 _LAYERS = "feature_layer"
 URL = "url"
@@ -74,7 +76,9 @@ def request_from_fields(
     own = _own(contract)
     document = {name: _value(name, values) for name, values in given.items() if name in own}
     nested = {name: values for name, values in given.items() if name not in own}
-    output = {name: _number(name, values[0]) for name, values in nested.items() if name in _OUTPUT}
+    output = {
+        name: _of_its_kind(name, values[0]) for name, values in nested.items() if name in _OUTPUT
+    }
     if output:
         document["output"] = output
     if URL in nested:
@@ -91,7 +95,7 @@ def _value(name: str, values: list[str]) -> Any:
         return _json_object(name, values[0])
     if name == _LAYERS and len(values) > 1:
         return values
-    return _number(name, values[0])
+    return _of_its_kind(name, values[0])
 
 
 def _targets(given: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -121,10 +125,12 @@ def _targets(given: dict[str, list[str]]) -> list[dict[str, Any]]:
             return []
 
 
-def _number(name: str, value: str) -> Any:
-    kind = _NUMBERS.get(name)
+def _of_its_kind(name: str, value: str) -> Any:
+    kind = _KINDS.get(name)
     if kind is None:
         return value
+    if kind is bool:
+        return _truth(name, value)
     if kind is int:
         return _integer(name, value)
     try:
@@ -132,6 +138,14 @@ def _number(name: str, value: str) -> Any:
         return float(value if value.isascii() and "_" not in value else "")
     except ValueError as error:
         raise InvalidRequest(f"{name}: {shortened(value)!r} is not a number", field=name) from error
+
+
+def _truth(name: str, text: str) -> bool:
+    """As FastAPI reads it in a query: true, 1, yes, on, and their opposites."""
+    try:
+        return _TRUTH.validate_python(text)
+    except ValidationError as error:
+        raise InvalidRequest(f"{name}: must be true or false", field=name) from error
 
 
 def _integer(name: str, text: str) -> int:

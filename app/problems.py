@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app.findings import invalid_request, models_in
 from app.neighbours.error_form import MEDIA_TYPE as NEIGHBOURS_MEDIA_TYPE
@@ -128,14 +129,25 @@ def install(app: FastAPI) -> None:
                 detail = f"{request.url.path} does not know {request.method}"
             response = problem_response(Failure(code, detail), request)
         response.headers.update(error.headers or {})
-        if response.headers.get("Allow", "").startswith("GET"):
-            response.headers["Allow"] += ", HEAD"
+        if code is ErrorCode.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = ", ".join(_allowed(app, request))
         return response
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, _: ClientDisconnect) -> Response:
         # nobody reads it, and nothing is wrong with us
         return problem_response(MalformedRequest("the body was not sent to its end"), request)
+
+
+def _allowed(app: FastAPI, request: Request) -> list[str]:
+    """The methods of the address, of all its routes: each alone knows its own."""
+
+    def is_known(method: str) -> bool:
+        asked = "GET" if method == "HEAD" else method  # as app.head_requests asks
+        scope = {**request.scope, "method": asked}
+        return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+
+    return [method for method in _METHODS if is_known(method)]
 
 
 # RFC 6750, 3: who sent nothing is told the scheme, and who sent something also what is wrong
@@ -146,6 +158,7 @@ _CHALLENGES: dict[ErrorCode, str] = {
     ErrorCode.SCOPE_MISSING: 'Bearer realm="camserve", error="insufficient_scope"',
 }
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _BY_STATUS: dict[int, ErrorCode] = {
     HTTPStatus.BAD_REQUEST: ErrorCode.MALFORMED_REQUEST,
     HTTPStatus.NOT_FOUND: ErrorCode.NOT_FOUND,

@@ -11,6 +11,7 @@ from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
 from app.body_documentation import GRAY_PICTURE, flat_query, request_body
+from app.document_links import EVENT, LINKS_OF_EXPLANATION
 from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.events import event_stream
 from app.guard import caller_name
@@ -60,11 +61,13 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
         200: {
             "content": binary(*FORMS[1:]),
             "description": "Done, in the form that was asked for.",
+            "links": LINKS_OF_EXPLANATION,
             "headers": header("Location", "ETag", "Server-Timing"),
         },
         202: {
             "model": Explanation,
             "description": "Accepted; `Location` says where to look.",
+            "links": LINKS_OF_EXPLANATION,
             "headers": header("Location", "Preference-Applied"),
         },
         **problems(400, 404, 406, 409, 413, 415, 422, 429, 500, 503, 504),
@@ -179,7 +182,7 @@ async def read_explanation(
     response_class=Response,  # with its own class, FastAPI would write the events
     responses={
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT}},
             "description": "The explanation, whenever it changes.",
         },
         204: {"description": "`Last-Event-ID` is that of the last event: nothing more will come."},
@@ -191,7 +194,12 @@ async def follow_explanation(
     explanation_id: ExplanationId,
     state: State,
     last_event_id: Annotated[
-        str | None, Header(description="Id of the event that was seen last; a browser sends it.")
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="Id of the event that was seen last; a browser sends it.",
+        ),
+        WithJsonSchema({"type": "string"}),
     ] = None,
 ) -> Response:
     """Server-sent events: the state, the place in the queue, the progress, and at last the results.

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from app.answers import json_response
+from app.document_links import LINKS_OF_MODELS
 from app.documentation import problems
 from app.negotiation import JSON
 from app.state import State
@@ -22,7 +23,12 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 Name = Annotated[str, Path(description="Name of the model.", examples=["shapes"])]
 
 
-@router.get("", summary="List models", response_model=ModelList, responses=problems(503))
+@router.get(
+    "",
+    summary="List models",
+    response_model=ModelList,
+    responses={200: {"links": LINKS_OF_MODELS}, **problems(503)},
+)
 async def list_models(state: State) -> Response:
     """All models, whether ready, loaded on first use, or unavailable (with the reason): where they
     are resident, how many jobs wait, and how long a batch takes."""

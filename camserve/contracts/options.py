@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from camserve.contracts.base import Message
 
@@ -99,6 +99,9 @@ class PictureOptions(MapOptions, PictureStyle):
 
 class OutputOptions(PictureStyle):
     """What the JSON answer holds besides links, and how a picture answer looks."""
+
+    # 0 is no false, and "0.5" no number; in a query string, where all is text, they are
+    model_config = ConfigDict(strict=True)
 
     map: Literal["link", "list", "npy_base64"] = Field(
         "link",

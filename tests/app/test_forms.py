@@ -323,3 +323,18 @@ async def test_mistakes_in_objects_and_words(
         await read(data={"model": "toy", **fields}, files={"input": FILE})
     assert detail in str(caught.value)
     assert caught.value.extensions["field"] == field
+
+
+@pytest.mark.parametrize(("text", "truth"), [("true", True), ("1", True), ("False", False)])
+async def test_a_truth_is_text_in_a_form_and_none_in_json(text: str, truth: bool) -> None:
+    asked, _ = await read(data={"model": "toy", "color_bar": text}, files={"input": FILE})
+    assert asked.output.color_bar is truth
+    for wrong in (text, int(truth)):
+        document = json.dumps({"model": "toy", "output": {"color_bar": wrong}})
+        with pytest.raises(InvalidRequest, match=r"output\.color_bar: must be true or false"):
+            await read(data={"request": document}, files={"input": FILE})
+    with pytest.raises(InvalidRequest, match="color_bar: must be true or false"):
+        await read(data={"model": "toy", "color_bar": "perhaps"}, files={"input": FILE})
+    document = json.dumps({"model": "toy", "output": {"alpha": "0.5"}})
+    with pytest.raises(InvalidRequest, match=r"output\.alpha: must be a number"):
+        await read(data={"request": document}, files={"input": FILE})

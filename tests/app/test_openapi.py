@@ -233,7 +233,8 @@ def test_members_of_answers_are_promised() -> None:
     explanation = schemas["Explanation"]
     assert set(explanation["required"]) == set(explanation["properties"])
     assert not {"data", "npy_base64"} & set(schemas["MapSummary"]["required"])
-    assert schemas["ExplanationRequest"]["required"] == ["model"]
+    assert schemas["ExplanationRequest"]["required"] == ["model", "inputs"]
+    assert schemas["ExplanationRequest"]["properties"]["inputs"]["minItems"] == 1
     alive = DOCUMENT["paths"]["/livez"]["get"]["responses"]["200"]
     assert set(alive["content"]) == {"text/plain"}
 

@@ -50,7 +50,7 @@ async def test_a_wrong_method_is_405_and_says_which_are_right(front: Front) -> N
     response = await front.client.put("/v1/explanations")
     document = problem(response, 405, "method_not_allowed")
     assert "PUT" in document["detail"]
-    assert response.headers["Allow"] == "POST"
+    assert response.headers["Allow"] == "GET, HEAD, POST"
     response = await front.client.put("/v1/models")
     assert response.headers["Allow"] == "GET, HEAD"
 
