@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,8 +12,9 @@ from app.answers import json_response
 from app.documentation import header, problems
 from app.query_strings import refuse_repeated
 from app.representations import summary
+from app.signatures import Signer
 from app.state import State
-from camserve.broker import model_of
+from camserve.broker import Page, model_of
 from camserve.contracts.base import Message
 from camserve.contracts.explanations import ExplanationList
 from camserve.contracts.states import State as States
@@ -67,15 +69,19 @@ async def list_explanations(
         cursor=query.cursor,
     )
     signer = await state.signer()
-    listed = ExplanationList(
-        explanations=tuple(summary(record, signer) for record in page.jobs),
-        next_cursor=page.cursor,
-    )
     headers = {"Cache-Control": "no-cache"}
     if page.cursor is not None:
         following = request.url.include_query_params(cursor=page.cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
-    return json_response(listed, headers=headers)
+    # in a thread: a hundred documents of many inputs take a while to read
+    return await asyncio.to_thread(_listed, page, signer, headers)
+
+
+def _listed(page: Page, signer: Signer | None, headers: dict[str, str]) -> Response:
+    explanations = tuple(summary(record, signer) for record in page.jobs)
+    return json_response(
+        ExplanationList(explanations=explanations, next_cursor=page.cursor), headers=headers
+    )
 
 
 def _check_cursor(cursor: str) -> None:
