@@ -30,6 +30,9 @@ COMMANDS: Final = {
     "explain": Command(
         "explain a picture or an array, or all of a folder", "camserve.commands.explain", "client"
     ),
+    "predict": Command(
+        "ask a model what it sees, without a map", "camserve.commands.predict", "client"
+    ),
     "models": Command("list the models", "camserve.commands.models", "client"),
     "layers": Command("list the layers of a model", "camserve.commands.layers", "client"),
     "keys": Command("make, list and revoke API keys", "camserve.commands.keys"),

@@ -8,7 +8,12 @@
 `AsyncClient` is the same for asyncio. docs/client.md has the rest.
 """
 
-from camserve.client.arguments import ExplainArguments, MapArguments, PictureArguments
+from camserve.client.arguments import (
+    ExplainArguments,
+    MapArguments,
+    PictureArguments,
+    PredictArguments,
+)
 from camserve.client.asynchronous import AsyncClient, AsyncExplanation, AsyncResult
 from camserve.client.errors import (
     Busy,
@@ -49,6 +54,7 @@ __all__ = [
     "NotFound",
     "Picture",
     "PictureArguments",
+    "PredictArguments",
     "ProblemError",
     "Refused",
     "Result",

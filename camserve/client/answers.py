@@ -50,7 +50,7 @@ def problem_in(answer: Answer) -> dict[str, Any] | None:
 
 def error_in(answer: Answer) -> ClientError | None:
     """The error that an answer is; None for one that is none."""
-    if answer.status < 300 or _is_unready_card(answer):
+    if answer.status < 300:
         return None
     problem = problem_in(answer)
     if problem is not None:
@@ -66,17 +66,6 @@ def error_in(answer: Answer) -> ClientError | None:
         f"{answer.url} answered {answer.status} and no problem document, so it is not camserve, or "
         f"something in front of it: {_beginning(answer)}"
     )
-
-
-def _is_unready_card(answer: Answer) -> bool:
-    """The card of a model that cannot be used now is 503, and is the card all the same."""
-    if answer.status != 503 or b'"ready"' not in answer.body:
-        return False
-    try:
-        document = json.loads(answer.body)
-    except ValueError:
-        return False
-    return isinstance(document, dict) and {"name", "version", "ready"} <= document.keys()
 
 
 def _beginning(answer: Answer) -> str:

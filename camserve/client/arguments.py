@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
 
 from pydantic import BaseModel
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_json
 
 from camserve.contracts.methods import Evaluate, MethodOptions
 from camserve.contracts.options import (
     Colormap,
     Convention,
+    Dtype,
     Fusion,
     OutputOptions,
     Upsampling,
     View,
 )
 from camserve.contracts.reductions import ReductionParameters
+from camserve.contracts.requests import Priority
 from camserve.contracts.targets import TARGET_KEYS, Target
 from camserve.vocabulary import Method, Precision
 
@@ -26,7 +28,9 @@ __all__ = [
     "ExplainArguments",
     "MapArguments",
     "PictureArguments",
+    "PredictArguments",
     "explain_document",
+    "predict_document",
     "query",
 ]
 
@@ -57,12 +61,28 @@ class StyleArguments(TypedDict, total=False):
     scale: Literal["each", "shared"] | None
 
 
-class ExplainArguments(TargetArguments, StyleArguments, total=False):
-    """Of an explanation: the fields of `camserve.contracts.requests.ExplanationRequest`, its
-    targets and its output by their own names. docs/explaining.md describes them all."""
+class InputArguments(TypedDict, total=False):
+    """Of the inputs, and of their way through the queue:
+    `camserve.contracts.requests.InputsRequest`."""
 
     model: Required[str]
     format: str | None
+    precision: Precision | None
+    execution: str | None
+    priority: Priority | None
+    deadline_ms: int | None
+
+
+class PredictArguments(InputArguments, total=False):
+    """Of a prediction: `camserve.contracts.requests.PredictionRequest`, and the model."""
+
+    top: int | None
+
+
+class ExplainArguments(InputArguments, TargetArguments, StyleArguments, total=False):
+    """Of an explanation: the fields of `camserve.contracts.requests.ExplanationRequest`, its
+    targets and its output by their own names. docs/explaining.md describes them all."""
+
     method: Method | None
     method_options: Mapping[str, Any] | MethodOptions | None
     feature_layer: str | Sequence[str] | None
@@ -71,17 +91,14 @@ class ExplainArguments(TargetArguments, StyleArguments, total=False):
     convention: Convention | None
     upsampling: Upsampling | None
     fusion: Fusion | None
-    precision: Precision | None
-    execution: str | None
     evaluate: Mapping[str, Any] | Evaluate | None
-    priority: Literal["interactive", "bulk"] | None
-    deadline_ms: int | None
     map: Literal["link", "list", "npy_base64"] | None
+    dtype: Dtype | None
     size: str | int | None
 
 
-class MapArguments(TypedDict, total=False):
-    """Of a map: `camserve.contracts.options.MapOptions`."""
+class FinishArguments(TypedDict, total=False):
+    """How a map is finished: `camserve.contracts.options.MapOptions`."""
 
     convention: Convention | None
     upsampling: Upsampling | None
@@ -89,30 +106,47 @@ class MapArguments(TypedDict, total=False):
     size: str | int | None
 
 
-class PictureArguments(MapArguments, StyleArguments, total=False):
+class MapArguments(FinishArguments, total=False):
+    """Of a map as an array: `camserve.contracts.options.ArrayOptions`."""
+
+    dtype: Dtype | None
+
+
+class PictureArguments(FinishArguments, StyleArguments, total=False):
     """Of a picture of a map: `camserve.contracts.options.PictureOptions`."""
 
 
-def explain_document(arguments: Mapping[str, Any]) -> bytes:
-    """The JSON request, without its inputs.
+def explain_document(urls: Sequence[str], arguments: Mapping[str, Any]) -> bytes:
+    """The JSON request, without the inputs that are files.
 
     A name that this version does not know is sent, too: the service knows whether it has a meaning.
     Raises TypeError for targets that are given in two ways.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
-    targets = _targets(given)
     document = {
         name: value
         for name, value in given.items()
         if name not in (*TARGET_KEYS, _PARAMS, "targets", *OutputOptions.model_fields)
     }
-    if targets:
+    if targets := _targets(given):
         document["targets"] = targets
     output = {name: given[name] for name in OutputOptions.model_fields if name in given}
     if "size" in output:
         output["size"] = str(output["size"])
     if output:
         document["output"] = output
+    return _document(urls, document)
+
+
+def predict_document(urls: Sequence[str], arguments: Mapping[str, Any]) -> bytes:
+    """The same of a prediction, whose model is in its address."""
+    given = {name: one for name, one in arguments.items() if one is not None and name != "model"}
+    return _document(urls, given)
+
+
+def _document(urls: Sequence[str], document: dict[str, Any]) -> bytes:
+    if urls:
+        document["inputs"] = [{"image": {"url": url}} for url in urls]
     return to_json(document, exclude_none=True, fallback=_plain)
 
 
@@ -152,10 +186,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
 
 
-def query(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """As the query of a link: numbers and booleans as JSON writes them."""
+def query(arguments: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """As the query of a link: numbers and booleans as JSON writes them; a list is repeated."""
     return {
-        name: value if isinstance(value, str) else to_json(to_jsonable_python(value)).decode()
+        name: [_text(one) for one in value] if isinstance(value, list | tuple) else _text(value)
         for name, value in arguments.items()
         if value is not None
     }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else to_json(value, fallback=_plain).decode()

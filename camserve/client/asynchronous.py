@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-import anyio
-import httpx
 from anyio.to_thread import run_sync
 
 from camserve.client import calls, operations
-from camserve.client.arguments import ExplainArguments, MapArguments, PictureArguments
-from camserve.client.calls import Answer, Call, Form, Lost
-from camserve.client.inputs import Input, input_files, mask_file
-from camserve.client.operations import Operation, Outcome, Send, Step
+from camserve.client.arguments import (
+    ExplainArguments,
+    MapArguments,
+    PictureArguments,
+    PredictArguments,
+)
+from camserve.client.calls import Call, Form
+from camserve.client.endpoint import Endpoint, OnWait
+from camserve.client.following import Following
+from camserve.client.inputs import Input, mask_file, read_inputs
 from camserve.client.pictures import Picture
-from camserve.client.transport import Endpoint, OnWait, request_of
+from camserve.client.transports import AsyncTransport
 from camserve.client.views import ExplanationView, ResultView
 from camserve.contracts import explanations as messages
+from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.predictions import Prediction
+from camserve.contracts.states import State
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,52 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient", "AsyncExplanation", "AsyncResult"]
 
 T = TypeVar("T")
-
-
-class Transport:
-    """Does the steps of operations, one after the other."""
-
-    def __init__(self, endpoint: Endpoint, on_wait: OnWait | None) -> None:
-        self.endpoint = endpoint
-        self._http = httpx.AsyncClient(**endpoint.client_options())
-        self._on_wait = on_wait
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
-
-    async def read(self, kind: type[operations.M], call: Call) -> operations.M:
-        """A message that is answered at once."""
-        return await self.run(operations.message_of(kind, call, self.endpoint.patience))
-
-    async def run(self, operation: Operation[T]) -> T:
-        outcome: Outcome = None
-        while True:
-            try:
-                step = operation.send(outcome)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            outcome = await self._do(step)
-
-    async def _do(self, step: Step) -> Outcome:
-        if isinstance(step, Send):
-            return await self._send(step)
-        if self._on_wait is not None:
-            self._on_wait(step)
-        await anyio.sleep(step.seconds)
-        return None
-
-    async def _send(self, send: Send) -> Answer | Lost:
-        request = await run_sync(request_of, self._http, send)
-        try:
-            # httpx's own timeout is for each part of the answer
-            with anyio.fail_after(send.timeout_s):
-                response = await self._http.send(request)
-        except httpx.RequestError as error:
-            return Lost(error, request.url)
-        except TimeoutError:
-            return Lost(httpx.ReadTimeout("the answer was not whole in time"), request.url)
-        return Answer(response.status_code, response.headers, response.content, request.url)
 
 
 class AsyncClient:
@@ -88,7 +49,7 @@ class AsyncClient:
         on_wait: OnWait | None = None,
     ) -> None:
         endpoint = Endpoint.of(base_url, api_key, timeout_s, reconnect_s)
-        self._transport = Transport(endpoint, on_wait)
+        self._transport = AsyncTransport(endpoint, on_wait)
 
     @property
     def base_url(self) -> str:
@@ -149,13 +110,50 @@ class AsyncClient:
             await self._transport.read(messages.Explanation, call), self._transport
         )
 
+    async def explanations(
+        self, *, model: str | None = None, state: State | Sequence[State] | None = None
+    ) -> AsyncIterator[messages.ExplanationSummary]:
+        """As `Client.explanations`."""
+        cursor = None
+        while True:
+            call = calls.get("explanations", model=model, state=state, cursor=cursor)
+            page = await self._transport.read(messages.ExplanationList, call)
+            for one in page.explanations:
+                yield one
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def predict(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        timeout_s: float | None = None,
+        **arguments: Unpack[PredictArguments],
+    ) -> Prediction:
+        """As `Client.predict`; files are read in a thread."""
+        call = calls.predict(await run_sync(read_inputs, inputs), arguments)
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        return await self._transport.run(operations.message_of(Prediction, call, patience))
+
+    async def outputs(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        timeout_s: float | None = None,
+        **arguments: Unpack[PredictArguments],
+    ) -> NDArray[np.floating]:
+        """As `Client.outputs`; files are read in a thread."""
+        call = calls.predict(await run_sync(read_inputs, inputs), arguments, calls.NPY)
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        return await self._transport.run(operations.array(call, patience))
+
     async def models(self) -> tuple[messages.ModelSummary, ...]:
         """All models, whether ready, loaded on first use, or unavailable."""
         return (await self._transport.read(messages.ModelList, calls.get("models"))).models
 
-    async def model(self, name: str) -> messages.ServedCard:
-        """The whole card of a model, and whether it is ready. Raises NotFound."""
-        return await self._transport.read(messages.ServedCard, calls.get("models", name))
+    async def model(self, name: str) -> ResolvedCard:
+        """The whole card of a model: input, labels, layers. Raises NotFound."""
+        return await self._transport.read(ResolvedCard, calls.get("models", name))
 
     async def layers(self, name: str) -> messages.LayerList:
         """The layers of a model, those that can be explained first. Raises NotFound."""
@@ -165,12 +163,12 @@ class AsyncClient:
 class AsyncResult(ResultView):
     """One map, which the service makes into arrays and pictures."""
 
-    def __init__(self, summary: messages.ResultSummary, transport: Transport) -> None:
+    def __init__(self, summary: messages.ResultSummary, transport: AsyncTransport) -> None:
         super().__init__(summary)
         self._transport = transport
 
-    async def map(self, **arguments: Unpack[MapArguments]) -> NDArray[np.float32]:
-        """The finished map: float32, (height, width) of the upload unless `size` says otherwise."""
+    async def map(self, **arguments: Unpack[MapArguments]) -> NDArray[np.floating]:
+        """The finished map, (height, width) of the upload unless `size` says otherwise."""
         call = calls.file(self.summary.map.href, calls.NPY, arguments)
         return await self._transport.run(operations.array(call, self._transport.endpoint.patience))
 
@@ -190,14 +188,14 @@ class AsyncResult(ResultView):
 class AsyncExplanation(ExplanationView[AsyncResult]):
     """An explanation, and what can be done with it."""
 
-    def __init__(self, document: messages.Explanation, transport: Transport) -> None:
+    def __init__(self, document: messages.Explanation, transport: AsyncTransport) -> None:
         self._transport = transport
         super().__init__(document)
 
     def _result(self, summary: messages.ResultSummary) -> AsyncResult:
         return AsyncResult(summary, self._transport)
 
-    async def maps(self) -> NDArray[np.float32]:
+    async def maps(self) -> NDArray[np.floating]:
         """All maps of the request's size in one array, (results, height, width); of one result,
         (height, width). Raises InvalidRequest if their shapes differ."""
         call = calls.file(self.document.href, calls.NPY, {})
@@ -223,6 +221,14 @@ class AsyncExplanation(ExplanationView[AsyncResult]):
         self._show(await self._transport.run(operations.waited(self.document, patience)))
         return self
 
+    async def follow(self, timeout_s: float | None = None) -> AsyncIterator[Self]:
+        """This very object, whenever it has changed, until it is finished: place in the queue,
+        progress, results. Raises TimedOut, Unreachable, NotFound."""
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        async for document in self._transport.follow(Following(self.document, patience)):
+            self._show(document)
+            yield self
+
     async def cancel(self) -> Self:
         """Cancel it; a running one stops when it can, a finished one stays as it is."""
         self._show(await self._transport.read(messages.Explanation, calls.cancel(self.id)))
@@ -232,4 +238,4 @@ class AsyncExplanation(ExplanationView[AsyncResult]):
 def _explain(
     inputs: Any, mask: Any, arguments: ExplainArguments, idempotency_key: str | None
 ) -> Call:
-    return calls.explain(input_files(inputs), mask_file(mask), arguments, idempotency_key)
+    return calls.explain(read_inputs(inputs), mask_file(mask), arguments, idempotency_key)

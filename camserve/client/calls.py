@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from camserve.client.arguments import explain_document, query
+from camserve.client.arguments import explain_document, predict_document, query
 from camserve.client.errors import UnexpectedAnswer
-from camserve.client.inputs import InputFile
+from camserve.client.inputs import InputFile, Inputs
 
 __all__ = [
     "JSON",
@@ -27,6 +28,7 @@ __all__ = [
     "file",
     "get",
     "picture",
+    "predict",
 ]
 
 JSON: Final = "application/json"
@@ -40,7 +42,8 @@ Form: TypeAlias = Literal["png", "jpeg", "webp"]
 @dataclass(frozen=True)
 class Call:
     """One request. `path` is below the base URL; `wait_s` is how long the service is asked to hold
-    the call for a result, None for calls that are answered at once."""
+    the call for a result, None for calls that it is not asked to; `answer_s` how long it may take
+    besides."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -49,6 +52,7 @@ class Call:
     document: bytes | None = None
     files: Sequence[tuple[str, InputFile]] = ()
     wait_s: int | None = None
+    answer_s: float = 30.0
 
     def held_for(self, wait_s: int) -> Call:
         """The same, held by the service for at most so many seconds."""
@@ -58,12 +62,16 @@ class Call:
         headers = {"Accept": self.accept, **self.headers}
         if self.wait_s is not None:
             headers["Prefer"] = f"wait={self.wait_s}" if self.wait_s else "respond-async"
+        if self.document is not None and not self.files:
+            headers["Content-Type"] = JSON
         return headers
 
     def body(self) -> dict[str, Any]:
         """As arguments of httpx's `build_request`."""
         if self.document is None:
             return {}
+        if not self.files:
+            return {"content": self.document}
         files = [(name, (file.name, file.data)) for name, file in self.files]
         return {"data": {"request": self.document.decode()}, "files": files}
 
@@ -87,21 +95,33 @@ class Lost:
 
 
 def explain(
-    files: Sequence[InputFile],
+    inputs: Inputs,
     mask: InputFile | None,
     arguments: Mapping[str, Any],
     idempotency_key: str | None,
 ) -> Call:
     """Its key makes a repeated call the same explanation."""
-    sent = [("input", file) for file in files]
+    sent = [("input", file) for file in inputs.files]
     if mask is not None:
         sent.append(("mask", mask))
     return Call(
         "POST",
         EXPLANATIONS,
         headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
-        document=explain_document(arguments),
+        document=explain_document(inputs.urls, arguments),
         files=sent,
+    )
+
+
+def predict(inputs: Inputs, arguments: Mapping[str, Any], accept: str = JSON) -> Call:
+    """The service answers once it is done; what is repeated is computed again."""
+    return Call(
+        "POST",
+        f"/v1/models/{quote(arguments['model'], safe='')}/predict",
+        accept=accept,
+        document=predict_document(inputs.urls, arguments),
+        files=[("input", file) for file in inputs.files],
+        answer_s=math.inf,
     )
 
 

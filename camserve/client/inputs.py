@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias, Union
 
@@ -12,12 +13,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["Input", "InputFile", "input_files", "mask_file"]
+__all__ = ["Input", "InputFile", "Inputs", "mask_file", "read_inputs"]
 
 Input: TypeAlias = Union[
     str, "os.PathLike[str]", bytes, BinaryIO, "Image.Image", "NDArray[np.generic]", Any
 ]
-"""A path, the bytes of a file, an open binary file, a Pillow image, or an array.
+"""A path, a URL that the service fetches, the bytes of a file, an open binary file, a Pillow image,
+or an array.
 
 An array (NumPy's, or whatever has `__array__`) goes to the model as it is, that is normalised and
 in the model's format; pixels become a picture by `PIL.Image.fromarray`.
@@ -25,6 +27,7 @@ in the model's format; pixels become a picture by `PIL.Image.fromarray`.
 
 # of the modes that Pillow writes into a PNG without loss
 _PNG_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_URLS: Final = ("http://", "https://")
 
 
 class InputFile(NamedTuple):
@@ -34,13 +37,25 @@ class InputFile(NamedTuple):
     data: bytes
 
 
-def input_files(inputs: Input | list[Input] | tuple[Input, ...]) -> list[InputFile]:
-    """One for each input; a list or tuple is several. Blocks, since it reads and encodes.
+class Inputs(NamedTuple):
+    """All inputs of a call: files that are sent, or URLs that the service fetches."""
+
+    files: tuple[InputFile, ...] = ()
+    urls: tuple[str, ...] = ()
+
+
+def read_inputs(inputs: Input | Sequence[Input]) -> Inputs:
+    """Of one input; a list or tuple is several. Blocks, since it reads and encodes.
 
     Raises OSError for a file that cannot be read, TypeError for what is no input.
     """
     several = inputs if isinstance(inputs, list | tuple) else [inputs]
-    return [_input_file(one, number) for number, one in enumerate(several)]
+    urls = tuple(one for one in several if isinstance(one, str) and one.startswith(_URLS))
+    if not urls:
+        return Inputs(tuple(_input_file(one, number) for number, one in enumerate(several)))
+    if len(urls) < len(several):
+        raise TypeError("URLs and files need calls of their own")
+    return Inputs(urls=urls)
 
 
 def mask_file(mask: Input | None) -> InputFile | None:

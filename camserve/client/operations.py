@@ -1,7 +1,7 @@
 """The client's work, step by step, and without I/O.
 
 An operation is a generator: it yields what is to be done next, gets the outcome, and returns its
-result. The transports of `synchronous` and `asynchronous` do the steps, and nothing else.
+result. A transport (`transports.py`) does the steps, and nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ M = TypeVar("M", bound=BaseModel)
 HOLD_S: Final = 20  # proxies cut connections that are silent for longer
 FIRST_LOOK_S: Final = 0.1
 LONGEST_LOOK_S: Final = 2.0
-_ANSWER_S: Final = 30.0  # for the answer itself, behind what the service was asked to wait
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def answered(call: Call, patience: Patience, budget: Budget) -> Operation[Answer
         hold_s = min(call.wait_s or 0, max(math.floor(budget.left_s) - 1, 0))
         outcome = yield Send(
             call if call.wait_s is None else call.held_for(hold_s),
-            min(budget.left_s, hold_s + _ANSWER_S),
+            min(budget.left_s, hold_s + call.answer_s),
         )
         if outcome is None:
             raise TypeError("whoever sends says what came of it")
@@ -149,7 +148,7 @@ def content(call: Call, patience: Patience) -> Operation[bytes]:
     return (yield from answered(call, patience, Budget(patience.timeout_s))).body
 
 
-def array(call: Call, patience: Patience) -> Operation[NDArray[np.float32]]:
+def array(call: Call, patience: Patience) -> Operation[NDArray[np.floating]]:
     """The array of a `.npy` answer."""
     import numpy as np  # noqa: PLC0415 - only who asks for an array needs it
 

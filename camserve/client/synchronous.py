@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-import httpx
-
 from camserve.client import calls, operations
-from camserve.client.arguments import ExplainArguments, MapArguments, PictureArguments
-from camserve.client.calls import Answer, Call, Form, Lost
-from camserve.client.inputs import Input, input_files, mask_file
-from camserve.client.operations import Operation, Outcome, Send, Step
+from camserve.client.arguments import (
+    ExplainArguments,
+    MapArguments,
+    PictureArguments,
+    PredictArguments,
+)
+from camserve.client.calls import Call, Form
+from camserve.client.endpoint import Endpoint, OnWait
+from camserve.client.following import Following
+from camserve.client.inputs import Input, mask_file, read_inputs
 from camserve.client.pictures import Picture
-from camserve.client.transport import Endpoint, OnWait, request_of
+from camserve.client.transports import SyncTransport
 from camserve.client.views import ExplanationView, ResultView
 from camserve.contracts import explanations as messages
+from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.predictions import Prediction
+from camserve.contracts.states import State
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,57 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Explanation", "Result"]
 
 T = TypeVar("T")
-
-
-class Transport:
-    """Does the steps of operations, one after the other."""
-
-    def __init__(self, endpoint: Endpoint, on_wait: OnWait | None) -> None:
-        self.endpoint = endpoint
-        self._http = httpx.Client(**endpoint.client_options())
-        self._on_wait = on_wait
-
-    def close(self) -> None:
-        self._http.close()
-
-    def read(self, kind: type[operations.M], call: Call) -> operations.M:
-        """A message that is answered at once."""
-        return self.run(operations.message_of(kind, call, self.endpoint.patience))
-
-    def run(self, operation: Operation[T]) -> T:
-        outcome: Outcome = None
-        while True:
-            try:
-                step = operation.send(outcome)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            outcome = self._do(step)
-
-    def _do(self, step: Step) -> Outcome:
-        if isinstance(step, Send):
-            return self._send(step)
-        if self._on_wait is not None:
-            self._on_wait(step)
-        time.sleep(step.seconds)
-        return None
-
-    def _send(self, send: Send) -> Answer | Lost:
-        request = request_of(self._http, send)
-        until_s = time.monotonic() + send.timeout_s
-        try:
-            response = self._http.send(request, stream=True)
-            try:
-                body = bytearray()
-                for part in response.iter_bytes():
-                    body += part
-                    if time.monotonic() > until_s:  # httpx's own timeout is for each part
-                        raise httpx.ReadTimeout("the answer was not whole in time")
-            finally:
-                response.close()
-        except httpx.RequestError as error:
-            return Lost(error, request.url)
-        return Answer(response.status_code, response.headers, bytes(body), request.url)
 
 
 class Client:
@@ -100,7 +55,7 @@ class Client:
         on_wait: OnWait | None = None,
     ) -> None:
         endpoint = Endpoint.of(base_url, api_key, timeout_s, reconnect_s)
-        self._transport = Transport(endpoint, on_wait)
+        self._transport = SyncTransport(endpoint, on_wait)
 
     @property
     def base_url(self) -> str:
@@ -167,13 +122,53 @@ class Client:
         call = calls.get("explanations", explanation_id)
         return Explanation(self._transport.read(messages.Explanation, call), self._transport)
 
+    def explanations(
+        self, *, model: str | None = None, state: State | Sequence[State] | None = None
+    ) -> Iterator[messages.ExplanationSummary]:
+        """Recent explanations, newest first, of one model, in one state or several; pages are
+        fetched as they are needed. Raises NotFound for a model that is not there."""
+        cursor = None
+        while True:
+            call = calls.get("explanations", model=model, state=state, cursor=cursor)
+            page = self._transport.read(messages.ExplanationList, call)
+            yield from page.explanations
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def predict(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        timeout_s: float | None = None,
+        **arguments: Unpack[PredictArguments],
+    ) -> Prediction:
+        """What the model itself says of one or more inputs: its best classes, or its numbers.
+
+        Raises as `explain`.
+        """
+        call = calls.predict(read_inputs(inputs), arguments)
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        return self._transport.run(operations.message_of(Prediction, call, patience))
+
+    def outputs(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        timeout_s: float | None = None,
+        **arguments: Unpack[PredictArguments],
+    ) -> NDArray[np.floating]:
+        """The model's raw output, float32, one row an input. Raises as `explain`."""
+        call = calls.predict(read_inputs(inputs), arguments, calls.NPY)
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        return self._transport.run(operations.array(call, patience))
+
     def models(self) -> tuple[messages.ModelSummary, ...]:
         """All models, whether ready, loaded on first use, or unavailable."""
         return self._transport.read(messages.ModelList, calls.get("models")).models
 
-    def model(self, name: str) -> messages.ServedCard:
-        """The whole card of a model, and whether it is ready. Raises NotFound."""
-        return self._transport.read(messages.ServedCard, calls.get("models", name))
+    def model(self, name: str) -> ResolvedCard:
+        """The whole card of a model: input, labels, layers. Raises NotFound."""
+        return self._transport.read(ResolvedCard, calls.get("models", name))
 
     def layers(self, name: str) -> messages.LayerList:
         """The layers of a model, those that can be explained first. Raises NotFound."""
@@ -183,12 +178,12 @@ class Client:
 class Result(ResultView):
     """One map, which the service makes into arrays and pictures."""
 
-    def __init__(self, summary: messages.ResultSummary, transport: Transport) -> None:
+    def __init__(self, summary: messages.ResultSummary, transport: SyncTransport) -> None:
         super().__init__(summary)
         self._transport = transport
 
-    def map(self, **arguments: Unpack[MapArguments]) -> NDArray[np.float32]:
-        """The finished map: float32, (height, width) of the upload unless `size` says otherwise."""
+    def map(self, **arguments: Unpack[MapArguments]) -> NDArray[np.floating]:
+        """The finished map, (height, width) of the upload unless `size` says otherwise."""
         call = calls.file(self.summary.map.href, calls.NPY, arguments)
         return self._transport.run(operations.array(call, self._transport.endpoint.patience))
 
@@ -206,14 +201,14 @@ class Result(ResultView):
 class Explanation(ExplanationView[Result]):
     """An explanation, and what can be done with it."""
 
-    def __init__(self, document: messages.Explanation, transport: Transport) -> None:
+    def __init__(self, document: messages.Explanation, transport: SyncTransport) -> None:
         self._transport = transport
         super().__init__(document)
 
     def _result(self, summary: messages.ResultSummary) -> Result:
         return Result(summary, self._transport)
 
-    def maps(self) -> NDArray[np.float32]:
+    def maps(self) -> NDArray[np.floating]:
         """All maps of the request's size in one array, (results, height, width); of one result,
         (height, width). Raises InvalidRequest if their shapes differ."""
         call = calls.file(self.document.href, calls.NPY, {})
@@ -235,6 +230,14 @@ class Explanation(ExplanationView[Result]):
         self._show(self._transport.run(operations.waited(self.document, patience)))
         return self
 
+    def follow(self, timeout_s: float | None = None) -> Iterator[Self]:
+        """This very object, whenever it has changed, until it is finished: place in the queue,
+        progress, results. Raises TimedOut, Unreachable, NotFound."""
+        patience = self._transport.endpoint.patience_of(timeout_s)
+        for document in self._transport.follow(Following(self.document, patience)):
+            self._show(document)
+            yield self
+
     def cancel(self) -> Self:
         """Cancel it; a running one stops when it can, a finished one stays as it is."""
         self._show(self._transport.read(messages.Explanation, calls.cancel(self.id)))
@@ -244,4 +247,4 @@ class Explanation(ExplanationView[Result]):
 def _explain(
     inputs: Any, mask: Any, arguments: ExplainArguments, idempotency_key: str | None
 ) -> Call:
-    return calls.explain(input_files(inputs), mask_file(mask), arguments, idempotency_key)
+    return calls.explain(read_inputs(inputs), mask_file(mask), arguments, idempotency_key)

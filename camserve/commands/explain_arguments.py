@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any, Final, get_args
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias, get_args
 
-from camserve.contracts.options import Colormap, Convention, Fusion, Upsampling, View
+from camserve.contracts.options import Colormap, Convention, Dtype, Fusion, Upsampling, View
 from camserve.vocabulary import METHODS, PRECISIONS, REDUCTIONS
 
-__all__ = ["add_explain_arguments", "explain_arguments"]
+__all__ = ["INPUT_OPTIONS", "add_explain_arguments", "add_texts", "explain_arguments"]
+
+Texts: TypeAlias = Mapping[str, tuple[str, str, str]]
 
 # option: (name of the argument, metavar, help)
-_TEXTS: Final = {
+INPUT_OPTIONS: Final[Texts] = {
+    "--format": ("format", "LABELS", "dimensions of an array: SSC"),
+    "--precision": ("precision", "NAME", ", ".join(PRECISIONS)),
+    "--execution": ("execution", "DEVICE", "auto, cpu, cuda, cuda:1"),
+    "--priority": ("priority", "NAME", "interactive, bulk"),
+}
+_TEXTS: Final[Texts] = {
     "--reduction": ("reduction", "NAME", f"a scalar by its name: {', '.join(REDUCTIONS)}"),
     "--method": ("method", "NAME", ", ".join(METHODS)),
     "--feature-format": ("feature_format", "LABELS", "dimensions of the layer's output: BSSC"),
@@ -20,14 +29,11 @@ _TEXTS: Final = {
     "--convention": ("convention", "NAME", ", ".join(get_args(Convention))),
     "--upsampling": ("upsampling", "NAME", ", ".join(get_args(Upsampling))),
     "--fusion": ("fusion", "NAME", f"of several layers: {', '.join(get_args(Fusion))}"),
-    "--precision": ("precision", "NAME", ", ".join(PRECISIONS)),
-    "--execution": ("execution", "DEVICE", "auto, cpu, cuda, cuda:1"),
-    "--format": ("format", "LABELS", "dimensions of an array: SSC"),
-    "--priority": ("priority", "NAME", "interactive, bulk"),
 }
-_LOOKS: Final = {
+_LOOKS: Final[Texts] = {
     "--view": ("view", "NAME", ", ".join(get_args(View))),
     "--colormap": ("colormap", "NAME", ", ".join(get_args(Colormap))),
+    "--dtype": ("dtype", "NAME", f"of maps: {', '.join(get_args(Dtype))}"),
     "--size": ("size", "SIZE", "original, input, feature, 640 or 640x480"),
     "--scale": ("scale", "NAME", "each, shared"),
 }
@@ -62,8 +68,8 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top", metavar="N", type=int, help="the best classes of each input")
     for option, (name, metavar, text) in _REPEATED.items():
         group.add_argument(option, dest=name, metavar=metavar, action="append", help=text)
-    for option, (name, metavar, text) in _TEXTS.items():
-        group.add_argument(option, dest=name, metavar=metavar, help=text)
+    add_texts(group, _TEXTS)
+    add_texts(group, INPUT_OPTIONS)
     for option, (name, text) in _OBJECTS.items():
         group.add_argument(option, dest=name, metavar="JSON", type=_json_object, help=text)
     group.add_argument("--mask", metavar="FILE", help="a picture, the region of the reduction")
@@ -71,16 +77,21 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
         "--deadline-ms", type=int, metavar="MS", help="after which the answer is of no use"
     )
     look = parser.add_argument_group("how it looks")
-    for option, (name, metavar, text) in _LOOKS.items():
-        look.add_argument(option, dest=name, metavar=metavar, help=text)
+    add_texts(look, _LOOKS)
     for option, (name, metavar, text) in _NUMBERS.items():
         look.add_argument(option, dest=name, metavar=metavar, type=float, help=text)
     look.add_argument("--color-bar", action="store_true", default=None)
 
 
+def add_texts(group: argparse._ArgumentGroup, options: Texts) -> None:
+    """Options that take a text, whose meaning the service knows."""
+    for option, (name, metavar, text) in options.items():
+        group.add_argument(option, dest=name, metavar=metavar, help=text)
+
+
 def explain_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
     """Those that were given, as the client takes them."""
-    tables = (_TEXTS, _LOOKS, _NUMBERS, _OBJECTS, _REPEATED)
+    tables = (_TEXTS, INPUT_OPTIONS, _LOOKS, _NUMBERS, _OBJECTS, _REPEATED)
     names = [row[0] for table in tables for row in table.values()]
     names += ["model", "class_index", "top", "deadline_ms", "color_bar"]
     given = {name: getattr(chosen, name) for name in names}

@@ -19,7 +19,7 @@ from camserve.client import (
     Unreachable,
     Wait,
 )
-from camserve.client.transport import DEFAULT_URL
+from camserve.client.endpoint import DEFAULT_URL
 from camserve.commands.exit_codes import ExitCode
 from camserve.environment import API_KEY, URL
 

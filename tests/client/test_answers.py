@@ -27,9 +27,10 @@ from camserve.client import (
     operations,
 )
 from camserve.client.calls import Answer, Call, Lost
+from camserve.client.inputs import Inputs
 from camserve.client.operations import Send
 from camserve.client.retries import Patience, Wait
-from camserve.contracts.explanations import Explanation, ModelList, ServedCard
+from camserve.contracts.explanations import Explanation, ModelList
 from camserve.errors import ErrorCode
 
 URL = httpx.URL("http://there:8000/v1/models")
@@ -100,7 +101,6 @@ def test_members_of_tomorrow_are_passed_over() -> None:
         "description": "",
         "task": "classification",
         "state": "ready",
-        "ready": True,
         "workers": 1,
         "href": "/v1/models/toy",
         "colour": "blue",
@@ -178,7 +178,7 @@ def test_a_202_is_followed_to_its_end(clock: dict[str, float]) -> None:
         return answer(QUEUED | {"state": next(states)})
 
     played = Played(outcomes)
-    call = calls.explain([], None, {"model": "toy"}, None)
+    call = calls.explain(Inputs(), None, {"model": "toy"}, None)
     done = played.run(operations.explained(call, Patience()), clock)
     assert done.state == "succeeded"
     assert [one.call.path for one in played.sent[1:]] == ["/v1/explanations/ID-toy"] * 4
@@ -189,7 +189,7 @@ def test_a_202_is_followed_to_its_end(clock: dict[str, float]) -> None:
 
 def test_the_time_of_a_call_bounds_all_of_it(clock: dict[str, float]) -> None:
     played = Played(lambda call: answer(QUEUED, 202 if call.method == "POST" else 200))
-    call = calls.explain([], None, {"model": "toy"}, None)
+    call = calls.explain(Inputs(), None, {"model": "toy"}, None)
     with pytest.raises(TimedOut, match="still queued after 7 s") as caught:
         played.run(operations.explained(call, Patience(timeout_s=7)), clock)
     assert caught.value.explanation_id == "ID-toy"
@@ -231,12 +231,3 @@ def test_links_that_lead_elsewhere_are_not_followed() -> None:
             calls.picture(href, "png", {})
     kept = calls.picture("/a/overlay?view=contour&size=64&token=a%2Fb%3D", "png", {"size": 8})
     assert kept.path == "/a/overlay?view=contour&size=8&token=a%2Fb%3D"
-
-
-def test_the_card_of_a_model_that_is_not_ready_is_no_error() -> None:
-    card = {"name": "toy", "version": "1", "state": "declared", "source": "", "ready": False}
-    assert answers.error_in(answer(card, 503)) is None
-    assert answers.message(ServedCard, answer(card, 503)).ready is False
-    for other in (b'{"ready": false', b'["ready"]', {"ready": False}, b"<html>"):
-        assert isinstance(answers.error_in(answer(other, 503)), UnexpectedAnswer)
-    assert isinstance(answers.error_in(answer(card, 500)), UnexpectedAnswer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from camserve.client import (
     ExplanationFailed,
     InvalidRequest,
     NotFound,
+    Refused,
     TimedOut,
     TooLarge,
 )
@@ -97,6 +99,7 @@ def test_a_map_in_another_form(client: Client) -> None:
     assert signed.shape == one.signed.shape
     assert signed.min() == pytest.approx(one.signed.min)
     assert one.map(size="96x48", upsampling="nearest").shape == (48, 96)
+    assert one.map(dtype="float16").dtype == np.float16
 
 
 def test_a_picture_is_saved_and_shown(client: Client, tmp_path: Path) -> None:
@@ -204,8 +207,7 @@ def test_options_reach_the_service(client: Client) -> None:
 def test_models_and_layers(client: Client) -> None:
     (shapes,) = [model for model in client.models() if model.name == "shapes"]
     assert shapes.state == "ready"
-    assert (shapes.ready, shapes.resident_on[0].device) == (True, "cpu")
-    assert (client.model("shapes").classes, client.model("shapes").ready) == (8, True)
+    assert client.model("shapes").classes == 8
     layers = client.layers("shapes")
     assert layers.feature_layer == "stage3"
     assert layers.layers[0].rank == 1
@@ -221,6 +223,55 @@ def test_submit_wait_refresh_and_cancel(client: Client) -> None:
     assert submitted.cancel().state is State.SUCCEEDED  # too late: nothing changes
     with pytest.raises(NotFound, match="outlived its time to live"):
         client.explanation("01M8C3A8HP2CA5PYRXAVVD60F1-shapes")
+
+
+def test_recent_explanations_page_by_page(client: Client) -> None:
+    made = [client.explain(SAMPLE, model="shapes").id for _ in range(23)]  # more than one page
+    listed = itertools.islice(client.explanations(model="shapes", state=["succeeded"]), 23)
+    assert [one.id for one in listed] == made[::-1]
+    assert {one.state for one in client.explanations(state=State.FAILED)} <= {State.FAILED}
+    with pytest.raises(NotFound, match="did you mean 'shapes'"):
+        next(client.explanations(model="shape"))
+
+
+def test_an_explanation_is_followed_to_its_end(client: Client) -> None:
+    explanation = client.submit(
+        SAMPLE, model="shapes", evaluate={"metrics": ["deletion"], "steps": 50}
+    )
+    states = [one.state for one in explanation.follow()]
+    assert states[-1] is State.SUCCEEDED
+    assert State.SUCCEEDED not in states[:-1]
+    assert explanation.results[0].evaluation
+    assert [one.state for one in explanation.follow()] == [State.SUCCEEDED]
+
+
+def test_predictions(client: Client, http: httpx.Client) -> None:
+    files = [("input", SAMPLE.read_bytes())]
+    answered = http.post("/v1/models/shapes/predict", files=files, data={"top": "3"}).json()
+    ours = client.predict(SAMPLE, model="shapes", top=3)
+    found = [one.class_label for one in ours.results[0].predictions]
+    assert found == [one["class_label"] for one in answered["results"][0]["predictions"]]
+    assert len(found) == 3
+    assert ours.results[0].input_name == SAMPLE.name
+    outputs = client.outputs([SAMPLE, SAMPLE], model="shapes")
+    assert outputs.shape == (2, 8)
+    best = ours.results[0].predictions[0]
+    assert outputs[0].argmax() == best.class_index
+    assert outputs[0].max() == pytest.approx(best.score, rel=1e-5)
+    with pytest.raises(NotFound, match="did you mean 'shapes'"):
+        client.predict(SAMPLE, model="shapess")
+    with pytest.raises(InvalidRequest, match="top"):
+        client.predict(SAMPLE, model="shapes", top=0)
+
+
+def test_urls_are_fetched_by_the_service(client: Client) -> None:
+    url = "https://images.example.com/cat.jpg"
+    with pytest.raises(Refused, match="CAMSERVE_FETCH_HOSTS"):  # which it does not do by default
+        client.explain(url, model="shapes", class_label="star")
+    with pytest.raises(Refused, match="CAMSERVE_FETCH_HOSTS"):
+        client.predict([url, url], model="shapes")
+    with pytest.raises(TypeError, match="URLs and files need calls of their own"):
+        client.explain([url, SAMPLE], model="shapes")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +354,13 @@ async def test_the_asynchronous_client(service: Service, client: Client, tmp_pat
         assert len(await asynchronous.models()) == len(client.models())
         assert (await asynchronous.model("shapes")).classes == 8
         assert (await asynchronous.layers("shapes")).feature_layer == "stage3"
+        listed = [one.id async for one in asynchronous.explanations(model="shapes")]
+        assert submitted.id in listed
+        followed = [one.state async for one in submitted.follow()]
+        assert followed == [State.SUCCEEDED]
+        predicted = await asynchronous.predict(SAMPLE, model="shapes", top=1)
+        assert predicted.results == client.predict(SAMPLE, model="shapes", top=1).results
+        assert (await asynchronous.outputs(SAMPLE, model="shapes")).shape == (1, 8)
         with pytest.raises(InvalidRequest, match="out of range"):
             await asynchronous.explain(SAMPLE, model="shapes", class_index=8)
 

@@ -15,12 +15,13 @@ from camserve.client.arguments import (
     ExplainArguments,
     MapArguments,
     PictureArguments,
+    PredictArguments,
     StyleArguments,
     TargetArguments,
 )
-from camserve.client.transport import Endpoint
-from camserve.contracts.options import MapOptions, OutputOptions, PictureOptions, PictureStyle
-from camserve.contracts.requests import ExplanationRequest
+from camserve.client.endpoint import Endpoint
+from camserve.contracts.options import ArrayOptions, OutputOptions, PictureOptions, PictureStyle
+from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from camserve.contracts.targets import TARGET_KEYS
 from tests.service import ROOT
 
@@ -55,10 +56,12 @@ def test_the_arguments_are_the_fields_of_the_contracts() -> None:
     """By name: whoever adds a field there adds it here."""
     style = set(PictureStyle.model_fields)
     assert set(StyleArguments.__annotations__) == style
-    assert set(MapArguments.__annotations__) == set(MapOptions.model_fields)
+    assert set(MapArguments.__annotations__) == set(ArrayOptions.model_fields)
     assert set(PictureArguments.__annotations__) == set(PictureOptions.model_fields)
     assert set(TargetArguments.__annotations__) == {*TARGET_KEYS, "params", "targets"}
     asked = set(ExplanationRequest.model_fields) - {"inputs", "output"}
+    predicted = set(PredictionRequest.model_fields) - {"inputs"}
+    assert set(PredictArguments.__annotations__) == predicted | {"model"}
     expected = asked | set(OutputOptions.model_fields) | {*TARGET_KEYS, "params"}
     assert set(ExplainArguments.__annotations__) == expected
 

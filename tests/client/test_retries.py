@@ -118,6 +118,23 @@ def test_nobody_answers() -> None:
     assert sum(wait.seconds for wait in waits) <= 0.5
 
 
+def test_what_is_followed_survives_the_connection(proxy: FaultyProxy) -> None:
+    with Client(proxy.url) as client:
+        explanation = client.submit(SAMPLE, model="shapes")
+        proxy.faults = ["cut", "unavailable", "gateway", "lost answer"]
+        assert [one.state for one in explanation.follow()][-1] == "succeeded"
+        assert explanation.results
+    follows = [one for one in proxy.seen if one.path.endswith("/events")]
+    assert len(follows) == 5
+
+
+def test_a_prediction_is_repeated(proxy: FaultyProxy) -> None:
+    proxy.faults = ["busy", "lost answer"]
+    with Client(proxy.url) as client:
+        assert client.predict(SAMPLE, model="shapes").results
+    assert len(proxy.seen) == 3
+
+
 @pytest.mark.anyio
 async def test_the_asynchronous_client_does_the_same(proxy: FaultyProxy) -> None:
     proxy.faults = ["cut", "busy", "lost answer", "gateway"]

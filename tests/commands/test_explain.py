@@ -228,3 +228,19 @@ def test_a_reader_that_has_enough(service: Service) -> None:
 def test_the_exit_codes_in_the_documentation() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE))
     assert {int(code) for code in rows} == set(ExitCode)
+
+
+def test_predict(camserve: Camserve, tmp_path: Path) -> None:
+    shown = camserve("predict", SAMPLE, "-m", "shapes", "--top", "2").out.decode().splitlines()
+    assert shown[0].split() == ["input", "class", "label", "score", "probability", "share"]
+    assert [line.split()[:3] for line in shown[1:]] == [
+        [SAMPLE.name, "6", "star"],
+        [SAMPLE.name, "4", "heart"],
+    ]
+    document = camserve("predict", SAMPLE, SAMPLE, "-m", "shapes", "--json").json
+    assert [one["input"] for one in document["results"]] == [0, 1]
+    raw = camserve("predict", SAMPLE, "-m", "shapes", "-o", tmp_path / "raw.npy")
+    assert raw.code == 0
+    assert np.load(tmp_path / "raw.npy").shape == (1, 8)
+    assert camserve("predict", SAMPLE, "-m", "shapes", "-o", tmp_path / "raw.png").code == 2
+    assert camserve("predict", SAMPLE, "-m", "shapes", "--top", "0").code == 4
