@@ -93,7 +93,10 @@ class _Link(NamedTuple):
 def _find(keys: KeyFile, scope: Scope, needed: KeyScope) -> ApiKey:
     caller = keys.ring.find(presented_key(scope["headers"]))
     if caller is None:
-        raise ApiKeyUnknown("the API key is not known here: it was mistyped, or removed")
+        raise ApiKeyUnknown(
+            "the API key is not known here: it was mistyped, or removed; ask the operator for a "
+            "new one (camserve keys add NAME)"
+        )
     if not caller.may(needed):
         raise ScopeMissing(caller.name, needed)
     return caller

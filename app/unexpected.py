@@ -17,8 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 class UnexpectedErrors:
-    """ASGI middleware, the innermost: what is around it (request ids, CORS) goes on as ever, which
-    a handler of `Exception` would be outside of. An answer that has begun can only be cut off."""
+    """ASGI middleware around the guard and all routes: what is around it in turn (request ids,
+    CORS) goes on as ever, which a handler of `Exception` would be outside of. An answer that has
+    begun can only be cut off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -186,8 +186,8 @@ class ScopeMissing(RequestError):
 
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(
-            f"the API key {name!r} has not the scope {scope!r}: ask the operator for a key that "
-            f"has it (camserve keys add NAME --scope {scope})",
+            f"the API key {name!r} lacks the scope '{scope}': ask the operator for a key that has "
+            f"it (camserve keys add NAME --scope {scope})",
             scope=scope,
         )
 
@@ -437,12 +437,11 @@ class RateLimited(ServiceError):
     code = ErrorCode.RATE_LIMITED
 
     def __init__(self, limit: int, retry_after_s: float) -> None:
-        retry_after_s = math.ceil(retry_after_s * 1000) / 1000
         super().__init__(
-            f"more than {limit} calls a minute are not granted; try again in {retry_after_s:g} s, "
-            f"and then one each {60 / limit:.3g} s, or ask the operator for more",
+            f"more than {limit} calls a minute are not granted; try again in "
+            f"{math.ceil(retry_after_s)} s, or ask the operator for more",
             limit=limit,
-            retry_after_s=retry_after_s,
+            retry_after_s=math.ceil(retry_after_s * 1000) / 1000,
         )
 
 

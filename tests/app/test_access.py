@@ -120,6 +120,7 @@ async def test_what_changes_the_service_needs_an_administrator(
         else:
             document = refused(template)(response, 403, "scope_missing")
             assert document["scope"] == "admin"
+            assert "'someone' lacks the scope 'admin'" in str(document)
             assert 'error="insufficient_scope"' in response.headers["WWW-Authenticate"]
 
 

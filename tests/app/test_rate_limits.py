@@ -54,7 +54,7 @@ async def test_as_many_as_are_granted_and_one_more_after_the_wait(
         wait_s = int(response.headers["Retry-After"])
         assert wait_s == math.ceil(document["retry_after_s"])
         assert left(response) == (3, 0, wait_s)
-        assert f"try again in {document['retry_after_s']:g} s" in document["detail"]
+        assert f"try again in {wait_s} s" in document["detail"]
         await pass_time(front.redis, "someone", wait_s)
         assert (await ask(front, key)).status_code == 202
         problem(await ask(front, key), 429, "rate_limited")

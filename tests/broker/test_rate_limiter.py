@@ -116,11 +116,17 @@ async def test_a_limit_that_changes_counts_at_once(redis: Redis) -> None:
     assert not (await limiter.take("a", 3, LONG_S)).granted
 
 
-async def test_a_clock_that_was_set_back_gives_nothing_away(redis: Redis) -> None:
+async def test_a_clock_that_was_set_back_gives_nothing_away_and_locks_nobody_out(
+    redis: Redis,
+) -> None:
     limiter = RateLimiter(redis)
     await drain(limiter, 3)
     await pass_time(redis, "a", -LONG_S)
-    assert not (await limiter.take("a", 3, LONG_S)).granted
+    refused = await limiter.take("a", 3, LONG_S)
+    assert not refused.granted
+    assert refused.wait_s <= LONG_S / 3
+    await pass_time(redis, "a", refused.wait_s)
+    assert (await limiter.take("a", 3, LONG_S)).granted
 
 
 async def test_a_server_that_restarted_is_taught_again(redis: Redis) -> None:

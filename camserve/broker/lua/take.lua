@@ -19,8 +19,9 @@ local taken = 0
 if free >= window_us then
   taken = 1
   level, free = level + window_us, free - window_us
-  redis.call('SET', KEYS[1], digits(level) .. ' ' .. digits(now_us),
-    'PX', math.ceil(level / limit / 1000) + 1)
 end
+-- also of a refusal: a clock that was set back must lock nobody out until it is as late again
+redis.call('SET', KEYS[1], digits(level) .. ' ' .. digits(now_us),
+  'PX', math.ceil(level / limit / 1000) + 1)
 local left = math.floor(free / window_us)
 return {taken, left, math.ceil(((left + 1) * window_us - free) / limit)}
