@@ -8,7 +8,7 @@ from typing import Final
 
 from camserve.api_keys import Scope
 
-__all__ = ["explanation_of_results", "makes_work", "required_scope"]
+__all__ = ["explanation_of_link", "makes_work", "required_scope"]
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -33,12 +33,13 @@ def required_scope(method: str, path: str) -> Scope | None:
     return Scope.EXPLAIN if _EXPLAINING.fullmatch(f"{method} {path}") else Scope.ADMIN
 
 
-_RESULTS: Final = re.compile(r"/v1/explanations/([^/]+)/results/.+")
+_LINKED: Final = re.compile(r"/v1/explanations/([^/]+)/(?:results/.+|events)")
 
 
-def explanation_of_results(method: str, path: str) -> str | None:
-    """The id of the explanation whose results a call reads: what a link may be signed for."""
-    match = _RESULTS.fullmatch(path) if method in _READING else None
+def explanation_of_link(method: str, path: str) -> str | None:
+    """The id of the explanation whose results or events a call reads: what a link may be signed
+    for, since neither <img> nor EventSource can send a header."""
+    match = _LINKED.fullmatch(path) if method in _READING else None
     return match[1] if match else None
 
 

@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette._utils import get_route_path  # the very path that the router goes by
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.access import explanation_of_results, required_scope
+from app.access import explanation_of_link, required_scope
 from app.credentials import presented_key
 from app.problems import problem_response
 from app.signatures import without_signature
@@ -50,7 +50,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         link = None
-        if explanation_id := explanation_of_results(scope["method"], get_route_path(scope)):
+        if explanation_id := explanation_of_link(scope["method"], get_route_path(scope)):
             query, signatures = without_signature(scope["query_string"])
             scope = {**scope, "query_string": query}
             link = _Link(explanation_id, signatures) if signatures else None

@@ -55,6 +55,12 @@ def overlay_href(job_id: str, number: int, output: OutputOptions, signer: Signer
     return f"{explanation_href(job_id)}/results/{number}/overlay{query}"
 
 
+def events_href(job_id: str, signer: Signer | None) -> str:
+    """Where the changes of an explanation are told."""
+    query = "" if signer is None else f"?{urlencode({PARAMETER: signer.signature(job_id)})}"
+    return f"{explanation_href(job_id)}/events{query}"
+
+
 def _query(output: OutputOptions, members: set[str], job_id: str, signer: Signer | None) -> str:
     """Those members of `output` that differ from the defaults, as a query string; signed, where
     that is needed."""
@@ -85,6 +91,7 @@ def explanation(
     return Explanation(
         **_lifetime(record, job, finished),
         queue_position=position,
+        events=Link(href=events_href(record.id, signer)),
         progress=_progress(record),
         results=tuple(
             _result(finished, n, card, settings if inline else None, signer)

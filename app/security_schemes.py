@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from app.access import explanation_of_results, makes_work, required_scope
+from app.access import explanation_of_link, makes_work, required_scope
 from app.credentials import HEADER
 from app.signatures import PARAMETER
 
@@ -27,8 +27,8 @@ SCHEMES: Final[dict[str, dict[str, str]]] = {
         "type": "apiKey",
         "in": "query",
         "name": PARAMETER,
-        "description": "Of a link to results, as an explanation gives it: opens these without a "
-        "key, as `<img src>` needs it.",
+        "description": "Of a link to results or events, as an explanation gives it: opens these "
+        "without a key, as `<img src>` and `EventSource` need it.",
     },
 }
 
@@ -49,7 +49,7 @@ def describe_security(
                 operation["security"] = []
                 continue
             taken: list[dict[str, list[str]]] = [{"bearer": [scope]}, {"header": [scope]}]
-            if explanation_of_results(method.upper(), path):
+            if explanation_of_link(method.upper(), path):
                 taken.append({"signature": []})
             operation["security"] = [*taken, {}]
             statuses = (401, 403, 429) if makes_work(method.upper(), path) else (401, 403)

@@ -1,6 +1,7 @@
-"""Signed links: whoever has one may fetch the results of that explanation, and nothing else.
+"""Signed links: whoever has one may read the results and events of that explanation, and no more.
 
-An `<img src>` cannot send a header, and a key in an address would end up in logs and histories.
+An `<img src>` or `EventSource` cannot send a header, and a key in an address would end up in
+logs and histories.
 """
 
 from __future__ import annotations

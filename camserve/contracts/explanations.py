@@ -149,6 +149,7 @@ class Lifetime(Message):
 class Explanation(Lifetime):
     """An explanation, in whatever state it is."""
 
+    events: Link = Field(description="Server-sent events: whenever it changes.")
     queue_position: int | None = Field(
         None, description="Of a queued one: how many of its model are before it."
     )

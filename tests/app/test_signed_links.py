@@ -111,7 +111,7 @@ async def test_a_link_opens_nothing_else(guarded: Front) -> None:
         ("GET", "/v1/models"),
         ("POST", f"{one['href']}/results/0/map"),
         ("DELETE", f"{one['href']}/results/0/map"),
-        ("GET", f"{one['href']}/events"),
+        ("DELETE", f"{one['href']}/events"),
         ("GET", f"{one['href']}/results"),
     ):
         refused = await stranger(guarded, method, f"{where}?{query}")
@@ -201,10 +201,29 @@ async def test_every_answer_with_links_signs_them(guarded: Front) -> None:
     signed.append(listed["overlay"]["href"])
     events = await guarded.client.get(f"{document['href']}/events")
     (data,) = [line for line in events.text.splitlines() if line.startswith("data:")]
-    signed += links(json.loads(data.removeprefix("data:")))
-    assert len(signed) == 4
+    told = json.loads(data.removeprefix("data:"))
+    signed += [*links(told), told["events"]["href"]]
+    assert len(signed) == 5
     for href in signed:
         assert (await stranger(guarded, "GET", href)).status_code == 200
+
+
+async def test_an_event_source_needs_no_key(guarded: Front) -> None:
+    document = await explained(guarded)
+    href = document["events"]["href"]
+    response = await stranger(guarded, "GET", href)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert json.loads(response.text.splitlines()[0].removeprefix("data:"))["id"] == document["id"]
+    bare, _, signature = href.partition("?signature=")
+    problem(await stranger(guarded, "GET", bare), 401, "api_key_missing")
+    problem(
+        await stranger(guarded, "GET", f"{bare}?signature=x{signature}"), 401, "signature_invalid"
+    )
+    problem(
+        await stranger(guarded, "GET", f"{document['href']}?signature={signature}"),
+        401,
+        "api_key_missing",
+    )
 
 
 async def test_without_keys_links_have_no_signature_and_old_ones_still_open(

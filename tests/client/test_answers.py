@@ -44,6 +44,7 @@ QUEUED = {
     "deadline_at": NOW,
     "attempts": 0,
     "href": "/v1/explanations/ID-toy",
+    "events": {"href": "/v1/explanations/ID-toy/events"},
 }
 
 
@@ -101,6 +102,7 @@ def test_members_of_tomorrow_are_passed_over() -> None:
         "description": "",
         "task": "classification",
         "state": "ready",
+        "ready": True,
         "workers": 1,
         "href": "/v1/models/toy",
         "colour": "blue",
