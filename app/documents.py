@@ -36,6 +36,7 @@ _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
 # far beyond any object of ours; pydantic would report each unknown member, a kilobyte apiece
 _MAX_MEMBERS: Final = 64
 _MAX_DEPTH: Final = 8
+_BASE64_STEP: Final = 1 << 18  # characters: a multiple of 4, decoded within a millisecond
 Asked = TypeVar("Asked", bound=InputsRequest)
 
 
@@ -165,10 +166,20 @@ def _image(image: Image, field: str) -> Upload | RemoteUpload:
     return Upload(decoded(text, f"{field}.base64"))
 
 
+def _in_steps(text: str) -> bytes:
+    """Decoded a step at a time: all at once, 20 MB would keep the event loop from Python's lock."""
+    if "=" in text[:-2]:
+        raise ValueError("padding before its end")
+    steps = range(0, len(text), _BASE64_STEP)
+    return b"".join(
+        base64.b64decode(text[start : start + _BASE64_STEP], validate=True) for start in steps
+    )
+
+
 def decoded(text: str, field: str) -> bytes:
     try:
         # `base64 FILE` breaks its lines
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = _in_steps("".join(text.split()))
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"{field} is not base64: {error}", field=field) from error
     if not data:

@@ -43,7 +43,7 @@ def _small_picture() -> str:
 
 def requests() -> dict[str, dict[str, Any]]:
     """The request of each operation; `{id}` is that of the explanation made by the first."""
-    create = {
+    create: dict[str, Any] = {
         "model": "shapes",
         "inputs": [{"image": {"base64": _small_picture()}}],
         "targets": [{"class_label": "star"}, {"class_index": 4}],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
+import textwrap
 import time
 from typing import Any
 
 import pytest
 
-from app.documents import inline_uploads, parse_document, validated
+from app.documents import decoded, inline_uploads, parse_document, validated
 from app.findings import _PATTERNS
 from camserve.contracts.options import ArrayOptions, PictureOptions
 from camserve.contracts.requests import ExplanationRequest
@@ -189,3 +190,15 @@ def test_inline_inputs_that_cannot_be_read(wrong: dict[str, Any], field: str, de
     with pytest.raises(InvalidRequest, match=detail) as caught:
         inline_uploads(request)
     assert caught.value.extensions["field"] == field
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 196_607, 196_608, 196_609, 400_000])
+def test_base64_is_decoded_in_steps_as_if_at_once(length: int) -> None:
+    data = bytes(range(256)) * (length // 256) + bytes(range(length % 256))
+    text = base64.b64encode(data).decode()
+    assert decoded(text, "x") == decoded("\n".join(textwrap.wrap(text, 76)), "x") == data
+    # padding within is none, also where a step ends with it
+    step = base64.b64encode(bytes(196_607)).decode()
+    for wrong in (text[:-1] if text.endswith("=") else f"{text}A", f"{step}{text}", f"{text}é"):
+        with pytest.raises(InvalidRequest, match="x is not base64"):
+            decoded(wrong, "x")
