@@ -69,6 +69,7 @@ class WorkerLoop:
         )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._pacing = Pacing()
+        self._one_heartbeat = asyncio.Lock()
         self._obedience = Obedience(
             commands,
             repository.entries,
@@ -237,7 +238,8 @@ class WorkerLoop:
                 await self._computing.run(resident, await self._held.drop_unwanted(work))
 
     async def _heartbeat(self) -> None:
-        await self._presence.heartbeat(self._residency.resident)
+        async with self._one_heartbeat:  # an older one must not arrive after a newer one
+            await self._presence.heartbeat(self._residency.resident)
 
     async def _drain(self) -> None:
         """Finish what runs beside, and hand back what was claimed but has not begun.

@@ -101,10 +101,10 @@ class Supervisor:
         """What the dead child had claimed goes to others now, not after its lease; and nobody
         counts on it any more."""
         try:
-            await Registry(self._redis, self._options).remove_worker(worker)
             await WorkerQueue.release_consumer(
                 self._redis, self._options, worker, model_names(self._settings.models_dir)
             )
+            await Registry(self._redis, self._options).remove_worker(worker)
         except QueueUnavailable:
             logger.warning("Redis is away: the jobs of %s are handed on after their lease", worker)
         except Exception:

@@ -106,8 +106,13 @@ async def test_options_reach_the_worker(front: Front) -> None:
     assert response.json()["computation"]["precision"] == "bfloat16"
 
 
-async def test_nothing_is_left_behind(front: Front) -> None:
+async def test_nothing_is_left_behind(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the result, which may be large, nor a picture that nobody will draw on."""
+
+    def drawn(*_: object) -> bytes:
+        raise AssertionError("a picture to draw on is made")
+
+    monkeypatch.setattr("app.inputs.display_copy", drawn)
     await done(front, front.client.post(URL, content=png()))
     assert await keys_of_jobs(front.redis) == []
 

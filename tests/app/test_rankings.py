@@ -47,6 +47,12 @@ def test_sigmoids_of_a_multi_label_model(scores: np.ndarray) -> None:
         assert one.probability == pytest.approx(odds / (1 + odds), rel=1e-12)
 
 
+def test_large_scores_do_not_overflow() -> None:
+    best, other = ranking(np.float32([999, 1000]), "C", card(), 2)
+    assert best.probability == pytest.approx(1 / (1 + math.exp(-1)))
+    assert other.probability == pytest.approx(1 / (1 + math.exp(1)))
+
+
 def test_probabilities_stay_what_they_are() -> None:
     found = ranking(np.float32([0.25, 0.75]), "C", card(scores="probabilities"), 2)
     assert [(one.score, one.probability) for one in found] == [(0.75, 0.75), (0.25, 0.25)]

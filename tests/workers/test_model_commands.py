@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import weakref
 from pathlib import Path
@@ -73,9 +74,14 @@ async def test_unloading_frees_the_memory(start: Start) -> None:
     model = bench.loop._residency.get("tiny")
     assert model is not None
     network = weakref.ref(model.explainer.model)
+    model.explainer.model.itself = [model.explainer.model]  # as hooks and parametrizations do
     del model
-    assert await told(bench, "unload", "tiny") is None
-    assert network() is None
+    gc.disable()
+    try:
+        assert await told(bench, "unload", "tiny") is None
+        assert network() is None
+    finally:
+        gc.enable()
 
 
 async def test_unloading_waits_for_what_runs(start: Start, tmp_path: Path) -> None:
@@ -92,6 +98,34 @@ async def test_unloading_waits_for_what_runs(start: Start, tmp_path: Path) -> No
     assert await answer(bench, command_id) is None
     for job_id in queued:  # of a model that was unloaded before their turn
         await bench.answer(job_id)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_unloading_waits_for_jobs_in_hand_between_their_portions(
+    start: Start, monkeypatch: pytest.MonkeyPatch, *, loaded: bool
+) -> None:
+    """Nothing runs on the device, and yet there are jobs that hold the model."""
+    bench = await warm(start)
+    if loaded:
+        assert await told(bench, "load", "tiny") is None
+    entered, gate = asyncio.Event(), asyncio.Event()
+    run = bench.loop._computing.run
+
+    async def paused(*arguments: Any) -> None:
+        entered.set()
+        await gate.wait()
+        await run(*arguments)
+
+    monkeypatch.setattr(bench.loop._computing, "run", paused)
+    job_id = await enqueue(bench.queue, noise(0))
+    await entered.wait()
+    command_id = await tell(bench, "unload", "tiny")
+    assert await told(bench, "unload", "slow") is None  # told later, and done
+    assert await resident(bench) == ()
+    assert await bench.commands.answers(command_id) == {}
+    gate.set()
+    assert await answer(bench, command_id) is None
+    await bench.answer(job_id)
 
 
 async def _is_gone(bench: Bench, model: str) -> bool:
@@ -164,6 +198,28 @@ async def test_what_is_said_during_an_outage_is_heard_after_it(start: Start) -> 
     bench = await warm(start)
     await bench.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert await told(bench, "load", "tiny") is None
+
+
+async def test_no_heartbeat_overtakes_another(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older one that arrived later would tell of a model that is gone."""
+    bench = await warm(start)
+    beat, now, most = bench.registry.heartbeat, 0, 0
+
+    async def slow(*arguments: Any, **options: Any) -> bool:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        try:
+            return await beat(*arguments, **options)
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(bench.registry, "heartbeat", slow)
+    await asyncio.gather(*(told(bench, "unload", "tiny") for _ in range(4)))
+    assert most == 1
 
 
 async def test_medians_of_both_kinds_are_published(start: Start) -> None:

@@ -158,6 +158,8 @@ async def test_a_killed_child_loses_no_job_and_does_none_twice(
     closed = [message["data"].decode() for message in told if message]
     assert sorted(closed) == sorted([slow, *waiting])
     assert f"worker {worker.worker} ended (SIGKILL); a new one starts in 0.25 s" in shared.log
+    registry = Registry(redis, queue_options(settings()))
+    assert worker.worker not in await registry.workers(), "nobody counts on it any more"
 
 
 async def test_a_poison_job_ends_dead_and_its_batch_mates_succeed(
