@@ -72,10 +72,13 @@ class Settings(BaseSettings):
         "`ablationcam` or `evaluate`.",
     )
     max_output_megapixels: Annotated[float, Field(gt=0)] = Field(
-        16, description="Largest map or picture that is answered."
+        16,
+        description="Largest map or picture that is answered, and largest output of a prediction.",
     )
     max_json_megapixels: Annotated[float, Field(gt=0)] = Field(
-        1, description="Most numbers of maps that a JSON answer lists; `.npy` takes more."
+        1,
+        description="Most numbers of maps, or of outputs, that a JSON answer lists; `.npy` takes "
+        "more.",
     )
     picture_px: Annotated[int, Field(ge=64, le=8192)] = Field(
         1024, description="Long side of the copy of an upload that overlays are drawn on."

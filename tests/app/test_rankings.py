@@ -120,7 +120,7 @@ def test_masks_of_one_class_and_of_several_at_once() -> None:
 TOPS = [(5, {}, None), (6, {}, "only 5 classes"), (2, {"classes": 1}, "only 1 class"),
         (1, {"task": "regression"}, "is a regression: leave it out"),
         (1, {"task": "embedding"}, "is an embedding: leave it out"),
-        (None, {"task": "regression"}, None), (900, {"classes": None}, None)]  # fmt: skip
+        (None, {"task": "regression"}, None), (1000, {"classes": None}, None)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("top", "fields", "refusal"), TOPS)
