@@ -5,6 +5,7 @@ The front end holds a `JobQueue`, a worker process a `WorkerQueue`; both see eac
 """
 
 from camserve.broker.connection import LONGEST_BLOCK_S, connect
+from camserve.broker.deliveries import Deliveries, Delivery
 from camserve.broker.devices import AUTO, EXECUTION, executions_of, fits
 from camserve.broker.job_ids import model_of, new_job_id
 from camserve.broker.job_queue import JobQueue
@@ -19,7 +20,14 @@ from camserve.broker.model_commands import (
 from camserve.broker.options import QueueOptions
 from camserve.broker.rate_limiter import Quota, RateLimiter
 from camserve.broker.recent_jobs import Page, RecentJobs
-from camserve.broker.records import Begun, Claim, Enqueued, JobRecord, Priority
+from camserve.broker.records import (
+    Begun,
+    Claim,
+    DeliveryRecord,
+    Enqueued,
+    JobRecord,
+    Priority,
+)
 from camserve.broker.registry import Registry, WorkerRecord
 from camserve.broker.worker_queue import WorkerQueue
 from camserve.contracts.states import State
@@ -33,6 +41,9 @@ __all__ = [
     "CommandKind",
     "CommandReader",
     "CommandSender",
+    "Deliveries",
+    "Delivery",
+    "DeliveryRecord",
     "Enqueued",
     "JobQueue",
     "JobRecord",

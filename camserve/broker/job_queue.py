@@ -49,6 +49,7 @@ class JobQueue(JobReader):
         fingerprint: str | None = None,
         execution: str = AUTO,
         listed: bool = False,
+        delivery_life_ms: int | None = None,
     ) -> Enqueued:
         """Accepts a job, once: the same id, or the same idempotency key, is the same job.
 
@@ -58,6 +59,7 @@ class JobQueue(JobReader):
         payload, document, attachments: of a duplicate they are dropped, and the first ones stay.
         execution: which workers may claim it, as EXECUTION spells it; if none ever does it expires.
         listed: whether `RecentJobs` shows it.
+        delivery_life_ms: how long after its end `Deliveries` may hand it out; None: not at all.
         Raises ValueError (malformed id or execution), QueueFull, and IdempotencyConflict when the
         key came with another fingerprint before.
         """
@@ -68,9 +70,10 @@ class JobQueue(JobReader):
         staged = keys.staged(model, job_id, nonce)
         staged_attachments = f"{staged}:att"
         life_ms = max(time_to_deadline_ms, 0) + self._options.job_ttl_ms
+        noted_ms = life_ms + self._options.lease_ms + (delivery_life_ms or 0)
         owned_key = f"{idempotency_owner}:{idempotency_key}" if idempotency_key else ""
         commands: list[Command] = [
-            call("note", [keys.QUEUES], model, life_ms),
+            call("note", [keys.QUEUES], model, noted_ms),
             # Values never pass through a script's arguments, which copies them: staged, renamed.
             ("SET", staged, payload, "PX", keys.STAGED_TTL_MS),
         ]
@@ -91,6 +94,7 @@ class JobQueue(JobReader):
                 *(self._options.job_ttl_ms, self._options.depth_cap, nonce),
                 *(owned_key, fingerprint or ""),
                 self._options.recent_cap if listed else "",
+                "" if delivery_life_ms is None else delivery_life_ms,
             )
         )
         *_, (outcome, answered_by, depth) = await execute(self._redis, *commands)

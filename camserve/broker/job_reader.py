@@ -34,7 +34,7 @@ class JobReader:
     def __init__(self, redis: Redis, options: QueueOptions) -> None:
         self._redis = redis
         self._options = options
-        self._notifications = Notifications(redis, keys.DONE, keys.NEWS)
+        self._notifications = Notifications(redis, keys.DONE, keys.NEWS, keys.DELIVERIES)
 
     async def start(self) -> None:
         """Subscribes to the news of jobs. Does not fail when the server is away."""
@@ -55,6 +55,10 @@ class JobReader:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def news_of_deliveries(self) -> contextlib.AbstractContextManager[asyncio.Event]:
+        """An event that is set when there may be something to deliver."""
+        return self._notifications.listening("", keys.DELIVERIES)
 
     async def get(self, job_id: str) -> JobRecord | None:
         """The job as it is now; None if there is none (any more)."""

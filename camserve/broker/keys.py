@@ -10,6 +10,7 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:in:ID          payload          cam:{M}:out:ID   result        cam:{M}:att:ID  hash
     cam:{M}:staged:ID:N    a value on its way into in, out or att
     cam:{M}:idem:WHO:KEY   idempotency key of a caller -> "ID\\nfingerprint"
+    cam:{M}:deliveries     sorted set of ids of closed jobs by the ms at which news of them are due
     cam:{M}:recent         sorted set of ids of explanations, newest last, capped
     cam:{M}:dead           list of dead letters, newest first, capped
     cam:queues             set of models that ever had a job, for the reaper
@@ -22,11 +23,12 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:link-secret        what signs links to results
     cam:done               channel: ids of closed jobs, and of commands that a worker answered
     cam:news               channel: ids of jobs that began, got on, or are asked to stop
+    cam:deliveries         channel: that there may be deliveries that are due
 
-Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`; streams
-and the sets of them at least as long as their youngest job; commands and their answers for
-`job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again.
-Only cards, workers, dead letters and the secret stay.
+Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`, and as
+long as a delivery takes that is not settled; streams and the sets of them at least as long as their
+youngest job; commands and their answers for `job_ttl_s`; staged values `STAGED_TTL_MS`; what a
+caller has used until it has all of it again. Only cards, workers, dead letters and the secret stay.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ __all__ = [
     "CARDS",
     "COMMANDS",
     "COMMANDS_CAP",
+    "DELIVERIES",
     "DONE",
     "GROUP",
     "LINKS",
@@ -55,6 +58,7 @@ __all__ = [
     "answers",
     "attachments",
     "dead_letters",
+    "deliveries",
     "job",
     "lane",
     "lanes",
@@ -78,6 +82,7 @@ REAPER: Final = "cam:reaper"
 LINKS: Final = "cam:link-secret"
 DONE: Final = "cam:done"
 NEWS: Final = "cam:news"
+DELIVERIES: Final = "cam:deliveries"
 
 GROUP: Final = "workers"
 REDELIVERED: Final = "redelivered"
@@ -144,6 +149,10 @@ def answers(command_id: str) -> str:
 
 def rate(caller: str) -> str:
     return f"cam:rate:{caller}"
+
+
+def deliveries(model: str) -> str:
+    return f"{prefix(model)}deliveries"
 
 
 def dead_letters(model: str) -> str:

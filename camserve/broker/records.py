@@ -9,7 +9,7 @@ from enum import StrEnum
 from camserve.broker import keys
 from camserve.contracts.states import TERMINAL, State
 
-__all__ = ["Begun", "Claim", "Enqueued", "JobRecord", "Priority"]
+__all__ = ["Begun", "Claim", "DeliveryRecord", "Enqueued", "JobRecord", "Priority"]
 
 
 class Priority(StrEnum):
@@ -25,6 +25,19 @@ class Enqueued:
 
     job_id: str
     duplicate: bool
+
+
+@dataclass(frozen=True)
+class DeliveryRecord:
+    """How far the news of a job's end have got. Times are ms since the epoch."""
+
+    state: str
+    """`pending` (also of an open job), `delivered`, or `failed`: given up."""
+    attempts: int
+    due_ms: int | None
+    """When the next attempt is due; None while the job is open, and once it is settled."""
+    outcome: bytes | None
+    """Of the last attempt, as the front end noted it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,8 @@ class JobRecord:
     """Token of the latest attempt."""
     consumer: str | None
     """Worker of the latest attempt."""
+    delivery: DeliveryRecord | None
+    """None if nobody is to be told of its end."""
 
     @property
     def is_terminal(self) -> bool:
@@ -82,6 +97,14 @@ class JobRecord:
             progress=_progress(values.get(b"progress")),
             owner=text(b"owner"),
             consumer=text(b"consumer"),
+            delivery=DeliveryRecord(
+                state=values[b"delivery"].decode(),
+                attempts=number(b"delivery_attempts") or 0,
+                due_ms=number(b"delivery_due_ms"),
+                outcome=values.get(b"delivery_outcome"),
+            )
+            if b"delivery" in values
+            else None,
         )
 
 

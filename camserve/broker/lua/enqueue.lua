@@ -1,13 +1,13 @@
 -- KEYS: prefix, staged payload, staged attachments.
 -- ARGV: id, priority, lane, time_to_deadline_ms, document, job_ttl_ms, depth_cap, nonce,
 --       owner and idempotency key ('' for none), fingerprint, how many jobs are listed ('' for this
---       one not to be).
+--       one not to be), for how long the news of its end may take to be delivered ('' for none).
 -- Returns {outcome, id, depth}; outcome is accepted, duplicate, conflict or full.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
 local id, priority, lane = ARGV[1], ARGV[2], ARGV[3]
 local to_deadline_ms, document = tonumber(ARGV[4]), ARGV[5]
 local ttl_ms, cap, nonce = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local idempotency, fingerprint, listed = ARGV[9], ARGV[10], ARGV[11]
+local idempotency, fingerprint, listed, delivery_life_ms = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local job = key(prefix, 'job', id)
 
 local function refuse(outcome, other, open_jobs)
@@ -40,6 +40,9 @@ local entry = add(prefix, lane, id, life_ms)
 redis.call('HSET', job, 'state', 'queued', 'priority', priority, 'lane', lane,
   'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
   'deadline_ms', digits(created_ms + to_deadline_ms), 'document', document, 'nonce', nonce)
+if delivery_life_ms ~= '' then
+  redis.call('HSET', job, 'delivery', 'pending', 'delivery_life_ms', delivery_life_ms)
+end
 redis.call('PEXPIRE', job, life_ms)
 redis.call('RENAME', payload, key(prefix, 'in', id))
 redis.call('PEXPIRE', key(prefix, 'in', id), life_ms)

@@ -4,6 +4,7 @@ local GROUP = 'workers'
 local RANKS = {'redelivered', 'interactive', 'bulk'}
 local DONE = 'cam:done'
 local NEWS = 'cam:news'
+local DELIVERIES = 'cam:deliveries'
 local OPEN = {queued = true, running = true}
 
 local function key(prefix, kind, id)
@@ -88,10 +89,23 @@ local function remove(prefix, lane, entry)
   redis.call('XDEL', stream, entry)
 end
 
+-- The news of a closed job is to be delivered to somebody: noted with the close itself, so that it
+-- is not lost whoever dies, and the job is kept until it is settled.
+local function deliver(prefix, id, due_ms, life_ms)
+  local waiting_list = prefix .. 'deliveries'
+  redis.call('ZADD', waiting_list, due_ms, id)
+  keep(waiting_list, life_ms)
+  redis.call('HSET', key(prefix, 'job', id), 'delivery_due_ms', due_ms)
+  for _, kind in ipairs({'job', 'out', 'att'}) do
+    keep(key(prefix, kind, id), life_ms)
+  end
+  redis.call('PUBLISH', DELIVERIES, '')
+end
+
 -- The one way into a terminal state.
 local function close(prefix, id, lane, entry, state, ttl_ms, failure)
-  local job = key(prefix, 'job', id)
-  redis.call('HSET', job, 'state', state, 'completed_ms', digits(now_ms()))
+  local job, completed_ms = key(prefix, 'job', id), digits(now_ms())
+  redis.call('HSET', job, 'state', state, 'completed_ms', completed_ms)
   if failure and failure ~= '' then
     redis.call('HSET', job, 'failure', failure)
   end
@@ -103,6 +117,10 @@ local function close(prefix, id, lane, entry, state, ttl_ms, failure)
     redis.call('DEL', key(prefix, 'in', id))
   end
   remove(prefix, lane, entry)
+  local delivery_life_ms = redis.call('HGET', job, 'delivery_life_ms')
+  if delivery_life_ms then
+    deliver(prefix, id, completed_ms, delivery_life_ms)
+  end
   redis.call('PUBLISH', DONE, id)
 end
 

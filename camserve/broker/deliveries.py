@@ -1,0 +1,99 @@
+"""News of closed jobs that somebody is to be told: claimed under a lease, tried, settled."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from redis.asyncio import Redis
+
+from camserve.broker import keys
+from camserve.broker.job_ids import model_of
+from camserve.broker.options import QueueOptions
+from camserve.broker.scripts import call, execute
+
+__all__ = ["Deliveries", "Delivery", "Due"]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A delivery that is leased to this front end. Whoever claims it later makes `token` stale."""
+
+    job_id: str
+    token: str
+
+
+class Due(NamedTuple):
+    """next_s: until the next one is due that was not handed out; None if there is none."""
+
+    deliveries: tuple[Delivery, ...]
+    next_s: float | None
+
+
+class Deliveries:
+    """What front ends deliver: each once while nobody dies, at least once in all.
+
+    All methods raise QueueUnavailable when the server is away.
+    """
+
+    def __init__(self, redis: Redis, options: QueueOptions) -> None:
+        self._redis = redis
+        self._options = options
+
+    async def claim(self, most: int, lease_s: float) -> Due:
+        """Up to `most` deliveries that are due, of any model, those first that are due longest."""
+        now_ms, by_model = await self._first_ones()
+        found: list[Delivery] = []
+        for model, due_ms in by_model:
+            if due_ms > now_ms or len(found) >= most:
+                return Due(tuple(found), max(due_ms - now_ms, 0) / 1000)
+            token = secrets.token_hex(8)
+            lease_ms, left = round(lease_s * 1000), most - len(found)
+            (ids,) = await execute(
+                self._redis, call("claim_deliveries", [keys.prefix(model)], token, lease_ms, left)
+            )
+            found += [Delivery(job_id.decode(), token) for job_id in ids]
+        return Due(tuple(found), None)
+
+    async def _first_ones(self) -> tuple[int, list[tuple[str, int]]]:
+        """The server's time, and of each model that has any the time of its first delivery."""
+        (seconds, micros), names = await execute(self._redis, ("TIME",), ("SMEMBERS", keys.QUEUES))
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        models = [name.decode() for name in names]
+        if not models:
+            return now_ms, []
+        heads = await execute(
+            self._redis, *(("ZRANGE", keys.deliveries(one), 0, 0, "WITHSCORES") for one in models)
+        )
+        dated = [(model, int(head[1])) for model, head in zip(models, heads, strict=True) if head]
+        return now_ms, sorted(dated, key=lambda one: one[1])
+
+    async def settle(
+        self, delivery: Delivery, state: Literal["delivered", "failed"], outcome: bytes
+    ) -> bool:
+        """Ends it. outcome: kept with the job. False if the lease was lost."""
+        return await self._settle(delivery, state, 0, outcome)
+
+    async def retry(self, delivery: Delivery, delay_s: float, outcome: bytes) -> bool:
+        """Has it tried again after `delay_s`. False if the lease was lost."""
+        return await self._settle(delivery, "pending", round(delay_s * 1000), outcome)
+
+    async def release(self, delivery: Delivery) -> None:
+        """Hands it back untried, for another front end."""
+        prefix = keys.prefix(model_of(delivery.job_id))
+        await execute(
+            self._redis, call("release_delivery", [prefix], delivery.job_id, delivery.token)
+        )
+
+    async def _settle(self, delivery: Delivery, state: str, delay_ms: int, outcome: bytes) -> bool:
+        (settled,) = await execute(
+            self._redis,
+            call(
+                "settle_delivery",
+                [keys.prefix(model_of(delivery.job_id))],
+                *(delivery.job_id, delivery.token, state, delay_ms, outcome),
+                self._options.job_ttl_ms,
+            ),
+        )
+        return bool(settled)

@@ -1,0 +1,243 @@
+"""News of closed jobs: noted with the close, claimed by one front end at a time, then settled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from camserve.broker import Deliveries, JobQueue, QueueOptions, State, WorkerQueue, keys
+from camserve.broker.job_ids import new_job_id
+from tests.broker.conftest import WorkerMaker
+from tests.broker.jobs import (
+    MODEL,
+    assert_at_rest,
+    begin_one,
+    claim_one,
+    eventually,
+    expire,
+    submit,
+)
+
+pytestmark = pytest.mark.anyio
+LIFE_MS = 500_000
+
+
+@pytest.fixture
+def deliveries(redis: Redis, options: QueueOptions) -> Deliveries:
+    return Deliveries(redis, options)
+
+
+async def submitted(queue: JobQueue, **changes: Any) -> str:
+    return await submit(queue, delivery_life_ms=LIFE_MS, **changes)
+
+
+async def closed(queue: JobQueue) -> str:
+    job_id = await submitted(queue)
+    await queue.cancel(job_id)
+    return job_id
+
+
+async def delivery_of(queue: JobQueue, job_id: str) -> Any:
+    record = await queue.get(job_id)
+    assert record is not None
+    return record.delivery
+
+
+async def by_success(queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str) -> State:
+    await worker.finish(await begin_one(worker), b"result")
+    return State.SUCCEEDED
+
+
+async def by_failure(queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str) -> State:
+    await worker.fail(await begin_one(worker), b"{}")
+    return State.FAILED
+
+
+async def by_cancel(queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str) -> State:
+    await queue.cancel(job_id)
+    return State.CANCELED
+
+
+async def by_cancel_of_a_running_one(
+    queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str
+) -> State:
+    begun = await begin_one(worker)
+    await queue.cancel(job_id)
+    await worker.finish(begun, b"result")
+    return State.CANCELED
+
+
+async def by_reaper(queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str) -> State:
+    await expire(queue, redis, job_id)
+    return State.EXPIRED
+
+
+async def by_late_claim(queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str) -> State:
+    await redis.hset(keys.job(MODEL, job_id), "deadline_ms", 0)
+    assert await worker.begin(await claim_one(worker)) is None
+    return State.EXPIRED
+
+
+async def by_death(queue: JobQueue, redis: Redis, worker: WorkerQueue, job_id: str) -> State:
+    await redis.hset(keys.job(MODEL, job_id), "attempts", 99)
+    assert await worker.begin(await claim_one(worker)) is None
+    return State.DEAD
+
+
+ENDS = [
+    *(by_success, by_failure, by_cancel, by_cancel_of_a_running_one),
+    *(by_reaper, by_late_claim, by_death),
+]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+async def test_every_end_is_delivered(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, deliveries: Deliveries, end: Any
+) -> None:
+    job_id = await submitted(queue)
+    open_one = await delivery_of(queue, job_id)
+    assert (open_one.state, open_one.attempts, open_one.due_ms) == ("pending", 0, None)
+    assert (await deliveries.claim(9, 5)).deliveries == ()
+    state = await end(queue, redis, worker(), job_id)
+    record = await queue.get(job_id)
+    assert record is not None
+    assert record.state is state
+    assert record.delivery is not None
+    assert record.delivery.due_ms == record.completed_ms
+    (delivery,) = (await deliveries.claim(9, 5)).deliveries
+    assert delivery.job_id == job_id
+    assert await deliveries.settle(delivery, "delivered", b"fine")
+    settled = await delivery_of(queue, job_id)
+    assert (settled.state, settled.attempts, settled.outcome) == ("delivered", 1, b"fine")
+    assert settled.due_ms is None
+    assert await deliveries.claim(9, 5) == ((), None)
+    await assert_at_rest(redis)
+
+
+async def test_a_job_that_asks_for_none_has_none(
+    queue: JobQueue, redis: Redis, deliveries: Deliveries
+) -> None:
+    job_id = await submit(queue)
+    await queue.cancel(job_id)
+    assert await delivery_of(queue, job_id) is None
+    assert await deliveries.claim(9, 5) == ((), None)
+    assert not await redis.exists(keys.deliveries(MODEL))
+
+
+async def test_the_job_is_kept_until_it_is_settled(
+    queue: JobQueue,
+    redis: Redis,
+    worker: WorkerMaker,
+    deliveries: Deliveries,
+    options: QueueOptions,
+) -> None:
+    job_id = await submitted(queue, attachments={"picture": b"x"})
+    w = worker()
+    await w.finish(await begin_one(w), b"result")
+    kept = [keys.job(MODEL, job_id), keys.result(MODEL, job_id), keys.attachments(MODEL, job_id)]
+    for key in (*kept, keys.deliveries(MODEL), keys.QUEUES):
+        assert LIFE_MS - 10_000 < await redis.pttl(key) <= LIFE_MS + options.job_ttl_ms + 20_000, (
+            key
+        )
+    (delivery,) = (await deliveries.claim(1, 5)).deliveries
+    await deliveries.settle(delivery, "failed", b"")
+    for key in kept:
+        assert options.job_ttl_ms - 10_000 < await redis.pttl(key) <= options.job_ttl_ms, key
+
+
+async def test_one_front_end_has_it_at_a_time(queue: JobQueue, deliveries: Deliveries) -> None:
+    ids = {await closed(queue) for _ in range(20)}
+    claims = await asyncio.gather(*(deliveries.claim(3, 5) for _ in range(12)))
+    claimed = [one.job_id for due in claims for one in due.deliveries]
+    assert len(claimed) == len(ids)
+    assert set(claimed) == ids
+    assert all(len(due.deliveries) <= 3 for due in claims)
+
+
+async def test_the_longest_due_of_all_models_come_first(
+    queue: JobQueue, redis: Redis, deliveries: Deliveries
+) -> None:
+    ids = [await submitted(queue, model=model) for model in ("a", "b")]
+    for job_id in ids:
+        await queue.cancel(job_id)
+    await redis.zadd(keys.deliveries("b"), {ids[1]: 1})
+    assert [one.job_id for one in (await deliveries.claim(1, 5)).deliveries] == [ids[1]]
+    assert [one.job_id for one in (await deliveries.claim(1, 5)).deliveries] == [ids[0]]
+
+
+async def test_a_lease_that_runs_out_makes_it_due_again(
+    queue: JobQueue, deliveries: Deliveries
+) -> None:
+    """The front end that had it is dead; should it live after all, its word counts no more."""
+    job_id = await closed(queue)
+    (first,) = (await deliveries.claim(1, 0.05)).deliveries
+
+    async def again() -> Any:
+        return (await deliveries.claim(1, 5)).deliveries
+
+    (second,) = await eventually(again)
+    assert second.job_id == job_id
+    assert not await deliveries.settle(first, "failed", b"stale")
+    await deliveries.release(first)
+    assert not await deliveries.retry(first, 0, b"stale")
+    assert (await deliveries.claim(1, 5)).deliveries == ()
+    assert await deliveries.settle(second, "delivered", b"mine")
+    assert (await delivery_of(queue, job_id)).outcome == b"mine"
+
+
+async def test_another_attempt_after_a_while(queue: JobQueue, deliveries: Deliveries) -> None:
+    job_id = await closed(queue)
+    (delivery,) = (await deliveries.claim(1, 5)).deliveries
+    assert await deliveries.retry(delivery, 60, b"not yet")
+    noted = await delivery_of(queue, job_id)
+    assert (noted.state, noted.attempts, noted.outcome) == ("pending", 1, b"not yet")
+    due = await deliveries.claim(1, 5)
+    assert due.deliveries == ()
+    assert due.next_s is not None
+    assert 50 < due.next_s <= 60
+
+
+async def test_what_is_handed_back_is_due_at_once_and_was_no_attempt(
+    queue: JobQueue, deliveries: Deliveries
+) -> None:
+    job_id = await closed(queue)
+    (delivery,) = (await deliveries.claim(1, 500)).deliveries
+    with queue.news_of_deliveries() as news:
+        await deliveries.release(delivery)
+        await asyncio.wait_for(news.wait(), 5)
+    (again,) = (await deliveries.claim(1, 5)).deliveries
+    assert again.job_id == job_id
+    assert (await delivery_of(queue, job_id)).attempts == 0
+
+
+async def test_news_come_with_the_close(queue: JobQueue) -> None:
+    with queue.news_of_deliveries() as news:
+        job_id = await submit(queue)
+        await queue.cancel(job_id)
+        other = await submitted(queue)
+        assert not news.is_set()
+        await queue.cancel(other)
+        await asyncio.wait_for(news.wait(), 5)
+
+
+async def test_a_job_that_is_gone_is_no_longer_due(
+    queue: JobQueue, redis: Redis, deliveries: Deliveries
+) -> None:
+    job_id = await closed(queue)
+    await redis.delete(keys.job(MODEL, job_id))
+    assert (await deliveries.claim(1, 5)).deliveries == ()
+    assert await deliveries.claim(1, 5) == ((), None)
+
+
+async def test_a_repeated_close_is_delivered_once(
+    queue: JobQueue, worker: WorkerMaker, deliveries: Deliveries
+) -> None:
+    await submitted(queue, job_id=new_job_id(MODEL))
+    w = worker()
+    begun = await begin_one(w)
+    assert await w.finish(begun, b"result")
+    assert await w.finish(begun, b"result")  # its reply was lost
+    assert len((await deliveries.claim(9, 5)).deliveries) == 1
