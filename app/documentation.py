@@ -14,6 +14,7 @@ from app.neighbours.error_form import in_their_form, is_neighbours
 from app.problem_texts import ADVICE, TITLE
 from app.problems import MEDIA_TYPE, STATUS
 from app.security_schemes import describe_security
+from app.webhooks.documentation import describe_webhooks
 from camserve.contracts.kserve import InstancesRequest
 from camserve.contracts.open_inference import InferenceRequest, RepositoryQuery
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
@@ -201,6 +202,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             components[contract.__name__] = with_inputs(components[contract.__name__])
         for unused in ("HTTPValidationError", "ValidationError"):  # ours are problems
             components.pop(unused, None)
+        describe_webhooks(schema)
         describe_security(schema, problems)
         _put_into_their_form(schema)
         for operation in (one for path in schema["paths"].values() for one in path.values()):

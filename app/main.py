@@ -38,9 +38,12 @@ from app.routers import (
 from app.routers import problems as problem_pages
 from app.state import AppState
 from app.unexpected import UnexpectedErrors
+from app.webhooks.configuration import WebhookConfiguration
+from app.webhooks.dispatcher import Dispatcher
 from camserve import __version__
 from camserve.broker import (
     CommandSender,
+    Deliveries,
     JobQueue,
     LinkSecret,
     RateLimiter,
@@ -84,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             "with a private one by `python -m camserve serve`"
         )
     fetched = AllowList.parse("CAMSERVE_FETCH_HOSTS", settings.fetch_hosts)
+    webhooks = WebhookConfiguration.of(settings)
     app = FastAPI(
         title="camserve",
         version=__version__,
@@ -97,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             redis_url=settings.redis_url,
             keys=keys,
             fetched=fetched,
+            webhooks=webhooks,
         ),
         generate_unique_id_function=lambda route: route.name,
     )
@@ -123,41 +128,45 @@ async def _lifespan(
     redis_url: str,
     keys: KeyFile | None,
     fetched: AllowList,
+    webhooks: WebhookConfiguration,
 ) -> AsyncIterator[dict[str, AppState]]:
     """Connect, subscribe, reap; all of it survives a Redis that is away."""
     redis = connect(redis_url)
     options = queue_options(settings)
     async with (
         JobQueue(redis, options) as queue,
-        CheckedConnections(fetched, settings.fetch_connections) as connections,
+        CheckedConnections(fetched, settings.fetch_connections) as to_inputs,
+        CheckedConnections(webhooks.allowed, webhooks.at_once) as to_receivers,
     ):
-        fetcher = Fetcher(connections, settings)
         catalog = Catalog(Registry(redis, options), queue, settings)
         tasks = [asyncio.create_task(_reap(queue))]
         if keys is not None:
             tasks.append(asyncio.create_task(_refresh(keys)))
         secret = LinkSecret(redis) if keys is not None else None
         threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
+        parts = AppState(
+            settings=settings,
+            queue=queue,
+            recent=RecentJobs(redis),
+            catalog=catalog,
+            commands=CommandSender(redis, options),
+            picture_threads=threads,
+            fetcher=Fetcher(to_inputs, settings),
+            webhooks=webhooks,
+            stopping=app.state.stopping,
+            rate_limiter=RateLimiter(redis),
+            link_secret=secret,
+        )
+        if webhooks.allowed:
+            dispatcher = Dispatcher(parts, Deliveries(redis, options), to_receivers)
+            tasks.append(asyncio.create_task(dispatcher.run()))
         try:
-            yield {
-                "parts": AppState(
-                    settings=settings,
-                    queue=queue,
-                    recent=RecentJobs(redis),
-                    catalog=catalog,
-                    commands=CommandSender(redis, options),
-                    picture_threads=threads,
-                    fetcher=fetcher,
-                    stopping=app.state.stopping,
-                    rate_limiter=RateLimiter(redis),
-                    link_secret=secret,
-                )
-            }
+            yield {"parts": parts}
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            threads.shutdown(wait=False, cancel_futures=True)
     await redis.aclose()
 
 

@@ -15,6 +15,7 @@ from app.results import Finished, failure_of
 from app.signatures import PARAMETER, Signer
 from camserve.broker import JobRecord, State
 from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.deliveries import DeliveryOutcome, WebhookDelivery
 from camserve.contracts.explanations import (
     Computation,
     Explanation,
@@ -84,7 +85,8 @@ def explanation(
     """An explanation in whatever state; `finished` and `card` (for labels) where there are any.
 
     signer: of the links to results, where they need a signature. position: in the queue. inline:
-    put the maps inside that were asked for there.
+    put the maps inside that were asked for there, and what became of the webhook, which goes on
+    after the end: not in what is told of every change.
     """
     job = Job.model_validate_json(record.document)
     results = range(len(finished.maps)) if finished else ()
@@ -99,6 +101,7 @@ def explanation(
             if finished
         ),
         computation=_computation(finished) if finished else None,
+        webhook=_webhook(record) if inline else None,
     )
 
 
@@ -134,6 +137,20 @@ def _lifetime(record: JobRecord, job: Job, finished: Finished | None) -> dict[st
         "error": FailureMessage.of(failure) if failure else None,
         "href": explanation_href(record.id),
     }
+
+
+def _webhook(record: JobRecord) -> WebhookDelivery | None:
+    delivery = record.delivery
+    if delivery is None:
+        return None
+    last = DeliveryOutcome.model_validate_json(delivery.outcome or b"{}")
+    return WebhookDelivery(
+        status=last.status,
+        error=last.error,
+        state=delivery.state,
+        attempts=delivery.attempts,
+        next_attempt_at=_time(delivery.due_ms) if delivery.due_ms else None,
+    )
 
 
 def _progress(record: JobRecord) -> Progress | None:

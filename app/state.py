@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from app.catalog import Catalog
 from app.outbound.fetching import Fetcher
 from app.signatures import Signer
+from app.webhooks.configuration import WebhookConfiguration
 from camserve.broker import CommandSender, JobQueue, LinkSecret, RateLimiter, RecentJobs
 from camserve.settings import Settings
 
@@ -32,6 +33,7 @@ class AppState:
     commands: CommandSender
     picture_threads: ThreadPoolExecutor
     fetcher: Fetcher
+    webhooks: WebhookConfiguration
     stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends
     rate_limiter: RateLimiter
     link_secret: LinkSecret | None

@@ -64,6 +64,7 @@ async def submit(
     RequestError for what the caller can mend, ModelError or ServiceError.
     """
     request = arrival.asked
+    state.webhooks.check(request.webhook)
     admission = await admit(state, arrival, request.model)
     card = admission.card
     asked = request.targets or default_targets(card)
@@ -92,6 +93,7 @@ async def submit(
         fusion=request.fusion,
         output=request.output,
         request_id=request_id,
+        webhook=request.webhook,
     )
 
     def payload_of_job() -> bytes:
@@ -143,6 +145,9 @@ async def hand_in(state: AppState, submission: Submission) -> Submission:
         idempotency_owner=submission.owner,
         fingerprint=submission.fingerprint,
         listed=submission.job.kind == "explain",
+        delivery_life_ms=round(state.webhooks.schedule.life_s * 1000)
+        if submission.job.webhook
+        else None,
     )
     return replace(submission, job_id=enqueued.job_id)
 

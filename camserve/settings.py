@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from camserve.environment import PREFIX, is_setting
@@ -21,6 +21,10 @@ __all__ = ["Settings"]
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+_LISTS = (
+    *("cors_origins", "devices", "factories"),
+    *("fetch_hosts", "webhook_hosts", "webhook_secret"),
+)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -98,6 +102,26 @@ class Settings(BaseSettings):
     )
     fetch_timeout_s: Seconds = Field(10, description="Longest fetch of one URL, with redirects.")
     fetch_connections: Count = Field(16, description="URLs that an API process fetches at once.")
+    webhook_hosts: CommaSeparated = Field(
+        (),
+        description="Hosts that webhooks may go to, written as those of `CAMSERVE_FETCH_HOSTS`; "
+        "none: a webhook is refused. See webhooks.md.",
+    )
+    webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="What webhooks are signed with: `whsec_` and base64; several while it is "
+        "changed.",
+    )
+    webhook_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        8, description="Attempts of a webhook before it is given up."
+    )
+    webhook_retry_s: Seconds = Field(
+        5, description="Wait before the second attempt; then four times as long each."
+    )
+    webhook_timeout_s: Seconds = Field(15, description="How long a receiver may take to answer.")
+    webhook_connections: Count = Field(
+        16, description="Webhooks that an API process sends at once."
+    )
 
     # how long
     sync_wait_s: Seconds = Field(30, description="How long a call waits before it becomes a 202.")
@@ -154,7 +178,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in ("cors_origins", "devices", "factories", "fetch_hosts"):
+        for name in _LISTS:
             if isinstance(value := values.get(name), str):
                 values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
         return values

@@ -114,8 +114,8 @@ class AllowList:
         if not self.entries:
             raise UrlNotAllowed(
                 "off",
-                "URLs are not called here: send the content itself, or have the operator name the "
-                f"hosts that may be called in {self.setting}",
+                "URLs are not called here, unless the operator names the hosts that may be in "
+                f"{self.setting}",
             )
         if any(entry.names(url) for entry in self.entries):
             if url.address is not None:

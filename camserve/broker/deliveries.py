@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from redis.asyncio import Redis
 
@@ -13,7 +13,7 @@ from camserve.broker.job_ids import model_of
 from camserve.broker.options import QueueOptions
 from camserve.broker.scripts import call, execute
 
-__all__ = ["Deliveries", "Delivery", "Due"]
+__all__ = ["Deliveries", "Delivery"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,6 @@ class Delivery:
 
     job_id: str
     token: str
-
-
-class Due(NamedTuple):
-    """next_s: until the next one is due that was not handed out; None if there is none."""
-
-    deliveries: tuple[Delivery, ...]
-    next_s: float | None
 
 
 class Deliveries:
@@ -41,33 +34,32 @@ class Deliveries:
         self._redis = redis
         self._options = options
 
-    async def claim(self, most: int, lease_s: float) -> Due:
-        """Up to `most` deliveries that are due, of any model, those first that are due longest."""
-        now_ms, by_model = await self._first_ones()
+    async def claim(self, most: int, lease_s: float) -> list[Delivery]:
+        """Up to `most` deliveries that are due, those of the model first that waits longest."""
         found: list[Delivery] = []
-        for model, due_ms in by_model:
-            if due_ms > now_ms or len(found) >= most:
-                return Due(tuple(found), max(due_ms - now_ms, 0) / 1000)
+        for model in await self._models_with_due_ones():
+            if len(found) >= most:
+                break
             token = secrets.token_hex(8)
             lease_ms, left = round(lease_s * 1000), most - len(found)
             (ids,) = await execute(
                 self._redis, call("claim_deliveries", [keys.prefix(model)], token, lease_ms, left)
             )
             found += [Delivery(job_id.decode(), token) for job_id in ids]
-        return Due(tuple(found), None)
+        return found
 
-    async def _first_ones(self) -> tuple[int, list[tuple[str, int]]]:
-        """The server's time, and of each model that has any the time of its first delivery."""
+    async def _models_with_due_ones(self) -> list[str]:
         (seconds, micros), names = await execute(self._redis, ("TIME",), ("SMEMBERS", keys.QUEUES))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         models = [name.decode() for name in names]
         if not models:
-            return now_ms, []
+            return []
         heads = await execute(
             self._redis, *(("ZRANGE", keys.deliveries(one), 0, 0, "WITHSCORES") for one in models)
         )
-        dated = [(model, int(head[1])) for model, head in zip(models, heads, strict=True) if head]
-        return now_ms, sorted(dated, key=lambda one: one[1])
+        first_ms = {model: int(head[1]) for model, head in zip(models, heads, strict=True) if head}
+        due = [model for model, due_ms in first_ms.items() if due_ms <= now_ms]
+        return sorted(due, key=first_ms.__getitem__)
 
     async def settle(
         self, delivery: Delivery, state: Literal["delivered", "failed"], outcome: bytes

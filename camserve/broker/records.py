@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal, TypeAlias, cast
 
 from camserve.broker import keys
 from camserve.contracts.states import TERMINAL, State
 
 __all__ = ["Begun", "Claim", "DeliveryRecord", "Enqueued", "JobRecord", "Priority"]
+
+
+DeliveryState: TypeAlias = Literal["pending", "delivered", "failed"]
 
 
 class Priority(StrEnum):
@@ -31,8 +35,8 @@ class Enqueued:
 class DeliveryRecord:
     """How far the news of a job's end have got. Times are ms since the epoch."""
 
-    state: str
-    """`pending` (also of an open job), `delivered`, or `failed`: given up."""
+    state: DeliveryState
+    """`pending` also of an open job; `failed`: given up."""
     attempts: int
     due_ms: int | None
     """When the next attempt is due; None while the job is open, and once it is settled."""
@@ -98,7 +102,7 @@ class JobRecord:
             owner=text(b"owner"),
             consumer=text(b"consumer"),
             delivery=DeliveryRecord(
-                state=values[b"delivery"].decode(),
+                state=cast("DeliveryState", values[b"delivery"].decode()),
                 attempts=number(b"delivery_attempts") or 0,
                 due_ms=number(b"delivery_due_ms"),
                 outcome=values.get(b"delivery_outcome"),

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import CardState, LayerSummary, ResolvedCard, ServiceTimes
+from camserve.contracts.deliveries import WebhookDelivery
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.jobs import Diagnostic, MetricResult
@@ -158,6 +159,9 @@ class Explanation(Lifetime):
     )
     results: tuple[ResultSummary, ...] = ()
     computation: Computation | None = Field(None, description="Null while there is no result.")
+    webhook: WebhookDelivery | None = Field(
+        None, description="What became of the request's `webhook`; null if there was none."
+    )
 
 
 class ExplanationSummary(Lifetime):

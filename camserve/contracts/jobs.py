@@ -91,6 +91,7 @@ class Job(Message):
     fusion: Fusion | None = None
     output: OutputOptions = OutputOptions()
     request_id: str | None = None
+    webhook: str | None = Field(None, description="URL that is told of its end.")
 
 
 class Diagnostic(Message):

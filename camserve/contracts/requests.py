@@ -170,6 +170,12 @@ class ExplanationRequest(InputsRequest):
         None, description="How the maps of several layers become one; default: the convention's."
     )
     evaluate: Evaluate | None = Field(None, description="Put the map to the test, at a cost.")
+    webhook: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        None,
+        description="URL that is told, by Standard Webhooks, when the explanation has ended, if "
+        "CAMSERVE_WEBHOOK_HOSTS names the host.",
+        examples=["https://hooks.example.com/camserve"],
+    )
     output: OutputOptions = OutputOptions()
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from app.pictures import decode_picture
 from app.problems import MEDIA_TYPE, STATUS
 from app.uploads import RAW_TYPES
 from camserve.contracts.requests import ExplanationRequest
+from camserve.contracts.states import TERMINAL
 from camserve.errors import ErrorCode
 
 DOCUMENT: dict[str, Any] = json.loads(render())
@@ -258,6 +259,18 @@ def test_the_page_with_the_documentation_can_be_tried_out() -> None:
     assert isinstance(upload.data, bytes)
     image, _ = decode_picture(upload.data, 1)
     assert image.size == (1, 1)
+
+
+def test_the_webhook_is_described() -> None:
+    (webhook,) = DOCUMENT["webhooks"].values()
+    operation = webhook["post"]
+    names = {parameter["name"] for parameter in operation["parameters"]}
+    assert names == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+    event = DOCUMENT["components"]["schemas"]["WebhookEvent"]
+    assert event["required"] == ["type", "timestamp", "data"]
+    assert event["properties"]["data"]["$ref"] == "#/components/schemas/Explanation"
+    ends = {kind.removeprefix("explanation.") for kind in event["properties"]["type"]["enum"]}
+    assert ends == {str(state) for state in TERMINAL}
 
 
 def test_nothing_of_pydantic_or_fastapi_shows() -> None:

@@ -100,20 +100,20 @@ async def test_every_end_is_delivered(
     job_id = await submitted(queue)
     open_one = await delivery_of(queue, job_id)
     assert (open_one.state, open_one.attempts, open_one.due_ms) == ("pending", 0, None)
-    assert (await deliveries.claim(9, 5)).deliveries == ()
+    assert await deliveries.claim(9, 5) == []
     state = await end(queue, redis, worker(), job_id)
     record = await queue.get(job_id)
     assert record is not None
     assert record.state is state
     assert record.delivery is not None
     assert record.delivery.due_ms == record.completed_ms
-    (delivery,) = (await deliveries.claim(9, 5)).deliveries
+    (delivery,) = await deliveries.claim(9, 5)
     assert delivery.job_id == job_id
     assert await deliveries.settle(delivery, "delivered", b"fine")
     settled = await delivery_of(queue, job_id)
     assert (settled.state, settled.attempts, settled.outcome) == ("delivered", 1, b"fine")
     assert settled.due_ms is None
-    assert await deliveries.claim(9, 5) == ((), None)
+    assert not await redis.exists(keys.deliveries(MODEL))
     await assert_at_rest(redis)
 
 
@@ -123,7 +123,7 @@ async def test_a_job_that_asks_for_none_has_none(
     job_id = await submit(queue)
     await queue.cancel(job_id)
     assert await delivery_of(queue, job_id) is None
-    assert await deliveries.claim(9, 5) == ((), None)
+    assert await deliveries.claim(9, 5) == []
     assert not await redis.exists(keys.deliveries(MODEL))
 
 
@@ -142,7 +142,7 @@ async def test_the_job_is_kept_until_it_is_settled(
         assert LIFE_MS - 10_000 < await redis.pttl(key) <= LIFE_MS + options.job_ttl_ms + 20_000, (
             key
         )
-    (delivery,) = (await deliveries.claim(1, 5)).deliveries
+    (delivery,) = await deliveries.claim(1, 5)
     await deliveries.settle(delivery, "failed", b"")
     for key in kept:
         assert options.job_ttl_ms - 10_000 < await redis.pttl(key) <= options.job_ttl_ms, key
@@ -151,10 +151,10 @@ async def test_the_job_is_kept_until_it_is_settled(
 async def test_one_front_end_has_it_at_a_time(queue: JobQueue, deliveries: Deliveries) -> None:
     ids = {await closed(queue) for _ in range(20)}
     claims = await asyncio.gather(*(deliveries.claim(3, 5) for _ in range(12)))
-    claimed = [one.job_id for due in claims for one in due.deliveries]
+    claimed = [one.job_id for due in claims for one in due]
     assert len(claimed) == len(ids)
     assert set(claimed) == ids
-    assert all(len(due.deliveries) <= 3 for due in claims)
+    assert all(len(due) <= 3 for due in claims)
 
 
 async def test_the_longest_due_of_all_models_come_first(
@@ -164,8 +164,8 @@ async def test_the_longest_due_of_all_models_come_first(
     for job_id in ids:
         await queue.cancel(job_id)
     await redis.zadd(keys.deliveries("b"), {ids[1]: 1})
-    assert [one.job_id for one in (await deliveries.claim(1, 5)).deliveries] == [ids[1]]
-    assert [one.job_id for one in (await deliveries.claim(1, 5)).deliveries] == [ids[0]]
+    assert [one.job_id for one in await deliveries.claim(1, 5)] == [ids[1]]
+    assert [one.job_id for one in await deliveries.claim(1, 5)] == [ids[0]]
 
 
 async def test_a_lease_that_runs_out_makes_it_due_again(
@@ -173,42 +173,47 @@ async def test_a_lease_that_runs_out_makes_it_due_again(
 ) -> None:
     """The front end that had it is dead; should it live after all, its word counts no more."""
     job_id = await closed(queue)
-    (first,) = (await deliveries.claim(1, 0.05)).deliveries
+    (first,) = await deliveries.claim(1, 0.05)
 
     async def again() -> Any:
-        return (await deliveries.claim(1, 5)).deliveries
+        return await deliveries.claim(1, 5)
 
     (second,) = await eventually(again)
     assert second.job_id == job_id
     assert not await deliveries.settle(first, "failed", b"stale")
     await deliveries.release(first)
     assert not await deliveries.retry(first, 0, b"stale")
-    assert (await deliveries.claim(1, 5)).deliveries == ()
+    assert await deliveries.claim(1, 5) == []
     assert await deliveries.settle(second, "delivered", b"mine")
     assert (await delivery_of(queue, job_id)).outcome == b"mine"
 
 
-async def test_another_attempt_after_a_while(queue: JobQueue, deliveries: Deliveries) -> None:
+async def test_another_attempt_after_a_while(
+    queue: JobQueue, redis: Redis, deliveries: Deliveries
+) -> None:
     job_id = await closed(queue)
-    (delivery,) = (await deliveries.claim(1, 5)).deliveries
+    (delivery,) = await deliveries.claim(1, 5)
     assert await deliveries.retry(delivery, 60, b"not yet")
     noted = await delivery_of(queue, job_id)
     assert (noted.state, noted.attempts, noted.outcome) == ("pending", 1, b"not yet")
-    due = await deliveries.claim(1, 5)
-    assert due.deliveries == ()
-    assert due.next_s is not None
-    assert 50 < due.next_s <= 60
+    assert await deliveries.claim(1, 5) == []
+    record = await queue.get(job_id)
+    assert record is not None
+    assert record.completed_ms is not None
+    assert noted.due_ms >= record.completed_ms + 60_000
+    await redis.zadd(keys.deliveries(MODEL), {job_id: 1})  # as if it had passed
+    assert [one.job_id for one in await deliveries.claim(1, 5)] == [job_id]
 
 
 async def test_what_is_handed_back_is_due_at_once_and_was_no_attempt(
     queue: JobQueue, deliveries: Deliveries
 ) -> None:
     job_id = await closed(queue)
-    (delivery,) = (await deliveries.claim(1, 500)).deliveries
+    (delivery,) = await deliveries.claim(1, 500)
     with queue.news_of_deliveries() as news:
         await deliveries.release(delivery)
         await asyncio.wait_for(news.wait(), 5)
-    (again,) = (await deliveries.claim(1, 5)).deliveries
+    (again,) = await deliveries.claim(1, 5)
     assert again.job_id == job_id
     assert (await delivery_of(queue, job_id)).attempts == 0
 
@@ -228,8 +233,15 @@ async def test_a_job_that_is_gone_is_no_longer_due(
 ) -> None:
     job_id = await closed(queue)
     await redis.delete(keys.job(MODEL, job_id))
-    assert (await deliveries.claim(1, 5)).deliveries == ()
-    assert await deliveries.claim(1, 5) == ((), None)
+    assert await deliveries.claim(1, 5) == []
+    assert not await redis.exists(keys.deliveries(MODEL))
+
+
+async def test_as_many_as_asked_for_of_all_models(queue: JobQueue, deliveries: Deliveries) -> None:
+    for model in ("a", "b") * 3:
+        await queue.cancel(await submitted(queue, model=model))
+    assert len(await deliveries.claim(4, 5)) == 4
+    assert len(await deliveries.claim(4, 5)) == 2
 
 
 async def test_a_repeated_close_is_delivered_once(
@@ -240,4 +252,4 @@ async def test_a_repeated_close_is_delivered_once(
     begun = await begin_one(w)
     assert await w.finish(begun, b"result")
     assert await w.finish(begun, b"result")  # its reply was lost
-    assert len((await deliveries.claim(9, 5)).deliveries) == 1
+    assert len(await deliveries.claim(9, 5)) == 1

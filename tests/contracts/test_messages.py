@@ -15,11 +15,13 @@ from pydantic import ValidationError
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.contracts.deliveries import DeliveryOutcome
 from camserve.contracts.explanations import Explanation, ExplanationList
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job, JobResult, PredictionResult
 from camserve.contracts.predictions import Prediction
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
+from camserve.contracts.webhooks import WebhookEvent
 from camserve.contracts.wire import METADATA_KEY, metadata_of, tensors_of
 from camserve.errors import ErrorCode, ModelUnavailable
 
@@ -36,6 +38,8 @@ MESSAGES: list[type[Message]] = [
     PredictionRequest,
     PredictionResult,
     Prediction,
+    WebhookEvent,
+    DeliveryOutcome,
 ]
 
 

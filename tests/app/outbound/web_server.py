@@ -20,6 +20,7 @@ class Asked:
 
     line: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass
@@ -45,7 +46,9 @@ class WebServer:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 line, *rest = head.strip().split("\r\n")
                 pairs = (one.partition(": ") for one in rest)
-                self.asked.append(Asked(line, {name.lower(): value for name, _, value in pairs}))
+                headers = {name.lower(): value for name, _, value in pairs}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                self.asked.append(Asked(line, headers, body))
                 page = self.pages.get(line.split()[1], answer(b"nothing here", 404))
                 if isinstance(page, bytes):
                     writer.write(page)

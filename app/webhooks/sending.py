@@ -1,0 +1,98 @@
+"""One attempt: a signed POST, and what its answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import httpcore2 as httpcore
+
+from app.outbound.connections import CheckedConnections
+from app.outbound.urls import HttpUrl
+from app.webhooks.signing import Signer
+from camserve.errors import UrlNotAllowed, UrlUnreachable
+
+__all__ = ["Outcome", "Sender"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """error: None of a delivery. is_final: no further attempt is to be made. wish_s: after which
+    the receiver wants one."""
+
+    status: int | None = None
+    error: str | None = None
+    is_final: bool = False
+    wish_s: float | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.error is None
+
+
+class Sender:
+    """Posts messages. What receivers answer besides the status is not read."""
+
+    def __init__(self, connections: CheckedConnections, signer: Signer, timeout_s: float) -> None:
+        self._connections = connections
+        self._signer = signer
+        self._timeout_s = timeout_s
+
+    async def send(self, url: HttpUrl, message_id: str, body: bytes) -> Outcome:
+        """Never raises for what the receiver does: that is an outcome."""
+        headers = {
+            **self._signer.headers(message_id, body),
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+        }
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async with self._connections.request(
+                    "POST", url, headers=headers, content=body
+                ) as answer:
+                    return _outcome(answer)
+        except TimeoutError:
+            return Outcome(error=f"{url.host} did not answer in {self._timeout_s:g} s")
+        except UrlUnreachable as error:
+            return Outcome(error=str(error))
+        except UrlNotAllowed as error:
+            return Outcome(error=str(error), is_final=True)
+
+
+def _outcome(answer: httpcore.Response) -> Outcome:
+    status = answer.status
+    if 200 <= status < 300:
+        return Outcome(status)
+    return Outcome(
+        status,
+        f"the receiver answered {status}",
+        is_final=status == HTTPStatus.GONE,
+        wish_s=_wish_s(answer)
+        if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+        else None,
+    )
+
+
+def _wish_s(answer: httpcore.Response) -> float | None:
+    """Retry-After: seconds or a date. None for what is neither."""
+    for name, value in answer.headers:
+        if name.lower() == b"retry-after":
+            return _seconds(value.decode(errors="replace").strip())
+    return None
+
+
+def _seconds(text: str) -> float | None:
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    left_s = (until - datetime.now(UTC)).total_seconds()
+    return left_s if math.isfinite(left_s) else None
