@@ -92,6 +92,7 @@ class ExplainArguments(InputArguments, TargetArguments, StyleArguments, total=Fa
     upsampling: Upsampling | None
     fusion: Fusion | None
     evaluate: Mapping[str, Any] | Evaluate | None
+    webhook: str | None
     map: Literal["link", "list", "npy_base64"] | None
     dtype: Dtype | None
     size: str | int | None
