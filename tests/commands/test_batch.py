@@ -18,7 +18,7 @@ from PIL import Image
 
 from camserve.commands.manifest import NAME, Entry, Manifest
 from tests.client.faulty_proxy import FaultyProxy, faulty_proxy
-from tests.commands.conftest import Camserve
+from tests.commands.in_process import Camserve
 from tests.service import ROOT, Service
 
 MANY = 300

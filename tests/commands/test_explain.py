@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from camserve.commands.exit_codes import ExitCode
-from tests.commands.conftest import Camserve
+from tests.commands.in_process import Camserve
 from tests.service import ROOT, Service, free_port
 
 SAMPLE = ROOT / "models" / "shapes" / "samples" / "heart-star.png"
