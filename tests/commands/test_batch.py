@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camserve.client import Client
 from camserve.commands.manifest import NAME, Entry, Manifest
 from tests.client.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.commands.in_process import Camserve
@@ -222,6 +223,8 @@ def test_ctrl_c_in_the_middle_of_many_and_the_next_run_does_the_rest(
     camserve: Camserve, service: Service, tmp_path: Path, out: Path
 ) -> None:
     make_pictures(tmp_path / "many", MANY)
+    with Client(service.url) as client:
+        before = sum(1 for _ in client.explanations())
     arguments = ("explain", str(tmp_path / "many"), "-m", "shapes", "--out", str(out))
     process = subprocess.Popen(
         [sys.executable, "-m", "camserve", *arguments, "--concurrency", "16"],
@@ -252,6 +255,8 @@ def test_ctrl_c_in_the_middle_of_many_and_the_next_run_does_the_rest(
     assert second.json["succeeded"] == first["left"]
     assert len({str(entry["explanation"]) for entry in entries(out)}) == MANY
     assert len(list(out.rglob("*.overlay.png"))) == MANY
+    with Client(service.url) as client:  # none was made twice, nor for nothing
+        assert sum(1 for _ in client.explanations()) - before == MANY
 
 
 def entry(name: str, state: str = "succeeded") -> Entry:
