@@ -39,7 +39,7 @@ def message(kind: type[M], answer: Answer) -> M:
 
 def problem_in(answer: Answer) -> dict[str, Any] | None:
     """The problem document of an answer, if it is one."""
-    if answer.headers.get("content-type", "").partition(";")[0].strip() != PROBLEM:
+    if answer.media_type != PROBLEM:
         return None
     try:
         document = json.loads(answer.body)

@@ -23,7 +23,6 @@ from camserve.client.pictures import Picture
 from camserve.client.transports import AsyncTransport
 from camserve.client.views import ExplanationView, ResultView
 from camserve.contracts import explanations as messages
-from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.predictions import Prediction
 from camserve.contracts.states import State
 
@@ -151,9 +150,9 @@ class AsyncClient:
         """All models, whether ready, loaded on first use, or unavailable."""
         return (await self._transport.read(messages.ModelList, calls.get("models"))).models
 
-    async def model(self, name: str) -> ResolvedCard:
-        """The whole card of a model: input, labels, layers. Raises NotFound."""
-        return await self._transport.read(ResolvedCard, calls.get("models", name))
+    async def model(self, name: str) -> messages.ServedCard:
+        """As `Client.model`."""
+        return await self._transport.read(messages.ServedCard, calls.card(name))
 
     async def layers(self, name: str) -> messages.LayerList:
         """The layers of a model, those that can be explained first. Raises NotFound."""

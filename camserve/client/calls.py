@@ -24,6 +24,7 @@ __all__ = [
     "Form",
     "Lost",
     "cancel",
+    "card",
     "explain",
     "file",
     "get",
@@ -43,7 +44,7 @@ Form: TypeAlias = Literal["png", "jpeg", "webp"]
 class Call:
     """One request. `path` is below the base URL; `wait_s` is how long the service is asked to hold
     the call for a result, None for calls that it is not asked to; `answer_s` how long it may take
-    besides."""
+    besides. `is_answer_if_503`: JSON of that status is no problem, but what was asked for."""
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
@@ -53,6 +54,7 @@ class Call:
     files: Sequence[tuple[str, InputFile]] = ()
     wait_s: int | None = None
     answer_s: float = 30.0
+    is_answer_if_503: bool = False
 
     def held_for(self, wait_s: int) -> Call:
         """The same, held by the service for at most so many seconds."""
@@ -84,6 +86,10 @@ class Answer:
     headers: httpx.Headers
     body: bytes
     url: httpx.URL
+
+    @property
+    def media_type(self) -> str:
+        return str(self.headers.get("content-type", "")).partition(";")[0].strip()
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,11 @@ def get(*segments: str, **arguments: Any) -> Call:
     """Read what is at /v1/<segments>, each of which may hold any character."""
     path = "/".join(["/v1", *(quote(segment, safe="") for segment in segments)])
     return Call("GET", _with_query(path, arguments))
+
+
+def card(model: str) -> Call:
+    """A model's card, which comes with 503 where a request would be refused now."""
+    return replace(get("models", model), is_answer_if_503=True)
 
 
 def cancel(explanation_id: str) -> Call:

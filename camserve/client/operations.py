@@ -71,6 +71,8 @@ def answered(call: Call, patience: Patience, budget: Budget) -> Operation[Answer
         )
         if outcome is None:
             raise TypeError("whoever sends says what came of it")
+        if call.is_answer_if_503 and isinstance(outcome, Answer) and _is_json_of_503(outcome):
+            return outcome
         wait = retries.after(outcome)
         if wait is None or wait.seconds > budget.left_s:
             break
@@ -82,6 +84,10 @@ def answered(call: Call, patience: Patience, budget: Budget) -> Operation[Answer
     if budget.left_s == 0:
         raise TimedOut(f"no answer of {outcome.url} within {budget.seconds:g} s")
     raise unreachable(outcome)
+
+
+def _is_json_of_503(answer: Answer) -> bool:
+    return answer.status == 503 and answer.media_type == calls.JSON
 
 
 def message_of(kind: type[M], call: Call, patience: Patience) -> Operation[M]:

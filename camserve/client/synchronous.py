@@ -21,7 +21,6 @@ from camserve.client.pictures import Picture
 from camserve.client.transports import SyncTransport
 from camserve.client.views import ExplanationView, ResultView
 from camserve.contracts import explanations as messages
-from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.predictions import Prediction
 from camserve.contracts.states import State
 
@@ -166,9 +165,10 @@ class Client:
         """All models, whether ready, loaded on first use, or unavailable."""
         return self._transport.read(messages.ModelList, calls.get("models")).models
 
-    def model(self, name: str) -> ResolvedCard:
-        """The whole card of a model: input, labels, layers. Raises NotFound."""
-        return self._transport.read(ResolvedCard, calls.get("models", name))
+    def model(self, name: str) -> messages.ServedCard:
+        """The whole card of a model: input, labels, layers, and whether it is `ready`; if it is
+        not, `problem` says why. Raises NotFound."""
+        return self._transport.read(messages.ServedCard, calls.card(name))
 
     def layers(self, name: str) -> messages.LayerList:
         """The layers of a model, those that can be explained first. Raises NotFound."""

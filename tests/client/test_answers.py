@@ -30,7 +30,7 @@ from camserve.client.calls import Answer, Call, Lost
 from camserve.client.inputs import Inputs
 from camserve.client.operations import Send
 from camserve.client.retries import Patience, Wait
-from camserve.contracts.explanations import Explanation, ModelList
+from camserve.contracts.explanations import Explanation, ModelList, ServedCard
 from camserve.errors import ErrorCode
 
 URL = httpx.URL("http://there:8000/v1/models")
@@ -197,6 +197,15 @@ def test_the_time_of_a_call_bounds_all_of_it(clock: dict[str, float]) -> None:
     assert caught.value.explanation_id == "ID-toy"
     assert clock["s"] == pytest.approx(1007)
     assert played.sent[0].call.request_headers()["Prefer"] == "wait=6"  # and a second to answer
+
+
+def test_a_card_comes_with_503_too(clock: dict[str, float]) -> None:
+    card = {"name": "toy", "version": "1", "state": "unavailable", "source": "", "ready": False}
+    script = iter([answer(b"no upstream", 503, "text/plain"), answer(card, 503)])
+    played = Played(lambda _: next(script))
+    found = played.run(operations.message_of(ServedCard, calls.card("toy"), Patience()), clock)
+    assert not found.ready
+    assert len(played.sent) == 2
 
 
 def test_a_silent_service_uses_up_the_time(clock: dict[str, float]) -> None:

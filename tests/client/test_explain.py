@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -25,6 +26,7 @@ from camserve.client import (
     Refused,
     TimedOut,
     TooLarge,
+    Unavailable,
 )
 from camserve.contracts.states import State
 from camserve.contracts.targets import ExpressionTarget
@@ -208,6 +210,12 @@ def test_models_and_layers(client: Client) -> None:
     (shapes,) = [model for model in client.models() if model.name == "shapes"]
     assert shapes.state == "ready"
     assert client.model("shapes").classes == 8
+    assert client.model("shapes").ready
+    with contextlib.suppress(Unavailable):
+        client.explain(SAMPLE, model="resnet50")  # whose weights are out of reach
+    away = client.model("resnet50")  # of which the service answers 503
+    assert not away.ready
+    assert away.problem is not None
     layers = client.layers("shapes")
     assert layers.feature_layer == "stage3"
     assert layers.layers[0].rank == 1
