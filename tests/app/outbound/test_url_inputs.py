@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from tests.app.front import Front, png, problem, running_front
 from tests.app.outbound.web_server import WebServer, answer, redirect
@@ -48,6 +49,21 @@ async def test_a_url_is_the_picture_that_is_there(redis_url: str, web: WebServer
     assert by_url.status_code == 200
     assert by_url.json()["results"][0]["input_name"] == "cat.png"
     assert np.array_equal(tensors["input.0"], uploaded["input.0"])
+
+
+async def test_other_calls_take_urls_too(redis_url: str, web: WebServer) -> None:
+    async with fetching(redis_url, web) as front:
+        calls: dict[str, dict[str, Any]] = {
+            "/v1/models/toy/predict": {"inputs": [image(web.url("/cat.png"))]},
+            "/v1/models/toy:explain": {"instances": [image(web.url("/cat.png"))]},
+        }
+        for path, document in calls.items():
+            asked = asyncio.create_task(front.client.post(path, json=document))
+            begun = await front.begin()
+            assert set(load(begun.payload)) == {"input.0"}
+            asked.cancel()
+            await asyncio.wait([asked])
+    assert [one.line for one in web.asked] == ["GET /cat.png HTTP/1.1"] * 2
 
 
 async def test_urls_in_forms_come_behind_files(redis_url: str, web: WebServer) -> None:
