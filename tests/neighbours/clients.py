@@ -1,17 +1,19 @@
 """What people do with the real clients. Runs in their own environment: see environment.py.
 
-    python clients.py http://127.0.0.1:8000 FOLDER
+    python clients.py http://127.0.0.1:8000 FOLDER GUIDE
 
 FOLDER holds `picture.png`, its `pixels.npy` (1, h, w, 3) uint8, and `ready.npy` (1, 3, h, w)
 float32, ready for the model `shapes`. Leaves arrays there, and `report.json`: what was answered, by
-name, where an exception is its type and text.
+name, where an exception is its type and text. GUIDE is docs/neighbours.md, whose Python is run.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import json
+import re
 import sys
 import urllib.request
 from collections.abc import Awaitable
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import tritonclient.http as triton
 from kserve import InferenceRESTClient, InferInput, InferRequest, InferResponse, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
@@ -185,8 +188,21 @@ def triton_v2(url: str, report: Report) -> None:
         )
 
 
+async def guide(url: str, report: Report, text: str) -> None:
+    """The Python of the guide, each block by itself, as people paste it."""
+    picture = (report.folder / "picture.png").read_bytes()
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        source = block.replace("http://127.0.0.1:8000", url)
+        code = compile(source, f"block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        names = {"base64": base64, "numpy": np, "requests": requests, "picture": picture}
+        if (running := eval(code, names)) is not None:
+            await running
+        report.said[f"guide {number}"] = list(names["heatmap"].shape)
+
+
 def main() -> None:
     url, report = sys.argv[1], Report(Path(sys.argv[2]))
+    asyncio.run(guide(url, report, Path(sys.argv[3]).read_text()))
     asyncio.run(kserve_v1(url, report))
     asyncio.run(kserve_v2(url, report))
     triton_v2(url, report)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.neighbours.environment import Unavailable, client_python, is_required
 from tests.service import ROOT, Service
 
 SCRIPT = Path(__file__).parent / "clients.py"
+GUIDE = ROOT / "docs" / "neighbours.md"
 SAMPLE = ROOT / "models" / "shapes" / "samples" / "heart-star.png"
 SIZE = 128  # of the model's input
 
@@ -55,7 +57,7 @@ def report(service: Service, folder: Path) -> dict[str, Any]:
             raise
         pytest.skip(f"the clients of KServe and Triton cannot be installed: {error}")
     ran = subprocess.run(
-        [str(python), str(SCRIPT), service.url, str(folder)],
+        [str(python), str(SCRIPT), service.url, str(folder), str(GUIDE)],
         check=False, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
@@ -140,6 +142,22 @@ def test_every_way_gives_the_same_output(
         assert output.shape == (1, 8), way
         assert np.array_equal(output.astype(np.float32), outputs[0].astype(np.float32)), way
     assert np.allclose(outputs[0], of_picture, atol=1e-3 * np.abs(of_picture).max())
+
+
+def test_the_python_of_the_guide_runs(report: dict[str, Any]) -> None:
+    assert [report.get(f"guide {number}") for number in range(3)] == [[128, 128], [128, 128], None]
+
+
+def test_the_curl_of_the_guide_runs(service: Service) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    command = block.replace("http://127.0.0.1:8000", service.url)
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        check=True, capture_output=True, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+    tensors = {one["name"]: one for one in json.loads(ran.stdout)["outputs"]}
+    assert tensors["map"]["shape"] == [1, 16, 16]
+    assert tensors["class_label"]["data"] == ["star"]
 
 
 def test_tritons_client_reads_all_outputs(report: dict[str, Any], folder: Path) -> None:
