@@ -106,7 +106,11 @@ class Catalog:
         ModelNotFound, NoWorker, ModelLoading, ModelUnavailable (and what else a load may fail
         with), QueueUnavailable.
         """
-        card = await self._served_card(name)
+        card = await self.card(name)
+        if not any(name in worker.models for worker in await self.workers()):
+            if card.problem is not None:
+                raise _with_retry(card.problem, self._settings.retry_load_s)
+            raise NoWorker(name)
         if card.state == "ready":
             return card
         if card.problem is not None and not self._may_retry(name, card.problem):
@@ -118,30 +122,6 @@ class Catalog:
                 ModelUnavailable(f"model {name!r} could not be loaded")
             )
             raise _with_retry(problem, self._settings.retry_load_s)
-        return card
-
-    async def check_ready(self, name: str) -> None:
-        """Raises what a request would be refused with now, if nothing was loaded for it.
-
-        ModelNotFound, NoWorker, ModelLoading, ModelUnavailable and the like, QueueUnavailable.
-        """
-        card = await self._served_card(name)
-        if card.state == "ready":
-            return
-        if card.problem is not None:
-            raise _with_retry(card.problem, self._settings.retry_load_s)
-        raise ModelLoading(
-            f"model {name!r} is loaded on first use, and was not used yet: send it a request",
-            retry_after_s=LOADING_RETRY_AFTER_S,
-        )
-
-    async def _served_card(self, name: str) -> ResolvedCard:
-        """The card of a model that a live worker has, in whatever state."""
-        card = await self.card(name)
-        if not any(name in worker.models for worker in await self.workers()):
-            if card.problem is not None:
-                raise _with_retry(card.problem, self._settings.retry_load_s)
-            raise NoWorker(name)
         return card
 
     def _may_retry(self, name: str, problem: FailureMessage) -> bool:

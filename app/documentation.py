@@ -16,7 +16,12 @@ from app.problems import MEDIA_TYPE, STATUS
 from app.security_schemes import describe_security
 from app.webhooks.documentation import describe_webhooks
 from camserve.contracts.kserve import InstancesRequest
-from camserve.contracts.open_inference import InferenceRequest, RepositoryQuery
+from camserve.contracts.open_inference import (
+    InferenceRequest,
+    RepositoryLoad,
+    RepositoryQuery,
+    RepositoryUnload,
+)
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 
 __all__ = [
@@ -192,7 +197,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         components = schema.setdefault("components", {}).setdefault("schemas", {})
         contracts = (
             *(ExplanationRequest, PredictionRequest),
-            *(InstancesRequest, InferenceRequest, RepositoryQuery),
+            *(InstancesRequest, InferenceRequest),
+            *(RepositoryLoad, RepositoryQuery, RepositoryUnload),
         )
         components |= _components(*contracts) | {
             "Problem": _PROBLEM,

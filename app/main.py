@@ -32,6 +32,7 @@ from app.routers import (
     models,
     open_inference,
     open_inference_calls,
+    open_inference_repository,
     predictions,
     results,
 )
@@ -66,8 +67,9 @@ REAP_S = 1.0
 _ROUTERS = (
     *(explanations, listing, results),
     kserve_v1,  # before the models: `{model}` would be any name, also `shapes:explain`
-    *(models, predictions, open_inference, open_inference_calls),
-    *(administration, health, problem_pages, docs),
+    *(models, predictions, administration),
+    *(open_inference, open_inference_calls, open_inference_repository),
+    *(health, problem_pages, docs),
 )
 REFRESH_KEYS_S = 1.0
 

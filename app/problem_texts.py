@@ -214,7 +214,7 @@ ADVICE: dict[ErrorCode, str] = {
     ),
     ErrorCode.WAIT_EXCEEDED: (
         "The protocols of other model servers know no 202: a call waits for its result, at most "
-        "CAMSERVE_SYNC_WAIT_S. The work goes on, and `explanation` is where its result will be. "
+        "CAMSERVE_SYNC_WAIT_S. The work goes on, and the message says where its result will be. "
         "What takes long goes to POST /v1/explanations with Prefer: respond-async."
     ),
     ErrorCode.DEAD_LETTERED: (

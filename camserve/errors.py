@@ -501,15 +501,18 @@ class DeadlineExceeded(ServiceError):
 
 
 class WaitExceeded(ServiceError):
-    """A call that can only be answered with its result outlasted the server's wait."""
+    """A call that can only be answered with its result outlasted the server's wait.
+
+    otherwise: where the result will be, or what to ask instead.
+    """
 
     code = ErrorCode.WAIT_EXCEEDED
 
-    def __init__(self, waited_s: float) -> None:
+    def __init__(self, waited_s: float, otherwise: str, **extensions: Any) -> None:
         super().__init__(
-            f"not done within {waited_s:g} s, and it goes on: fetch it later at `explanation`, or "
-            "send it to POST /v1/explanations with Prefer: respond-async",
+            f"not done within {waited_s:g} s, and it goes on: {otherwise}",
             limit=waited_s,
+            **extensions,
         )
 
 

@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "QueueUnavailable": (),
     "NoWorker": (None,),
     "DeadlineExceeded": (),
-    "WaitExceeded": (30,),
+    "WaitExceeded": (30, "fetch it later"),
     "UrlNotAllowed": ("host", "that host is not on the list"),
     "UrlUnreachable": ("timeout", "no answer in time"),
     "Failure": (ErrorCode.NOT_READY, "not yet"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from app.outcomes import answering, outcome
 from app.results import Finished, finished
@@ -14,6 +15,11 @@ from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import WaitExceeded
 
 __all__ = ["explained"]
+
+_OTHERWISE: Final = (
+    "fetch it later at `explanation`, or send it to POST /v1/explanations with Prefer: "
+    "respond-async"
+)
 
 
 @asynccontextmanager
@@ -42,5 +48,5 @@ async def explained(
     record = await outcome(state, submission)
     with answering(record):
         if not record.is_terminal:
-            raise WaitExceeded(state.settings.sync_wait_s)
+            raise WaitExceeded(state.settings.sync_wait_s, _OTHERWISE)
         yield await finished(state, record)

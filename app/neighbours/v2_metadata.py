@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from camserve.contracts.cards import ResolvedCard
+from camserve.contracts.explanations import ServedCard
 from camserve.contracts.input_specs import InputSpec, PictureSpec
 from camserve.contracts.open_inference import Datatype, ModelMetadata, ModelStatus, TensorMetadata
 from camserve.dimensions import space_and_time
@@ -41,17 +42,15 @@ def model_metadata(card: ResolvedCard) -> ModelMetadata:
     )
 
 
-def model_status(card: ResolvedCard, *, ready: bool) -> ModelStatus:
+def model_status(card: ServedCard) -> ModelStatus:
     """A line of the repository's index."""
-    reason = ""
-    if card.problem is not None:
-        reason = card.problem.detail
-    elif card.state == "declared":
-        reason = "loaded on first use"
-    elif not ready:
-        reason = "no live worker serves it"
-    state = "READY" if ready else "UNAVAILABLE"
-    return ModelStatus(name=card.name, version=card.version, state=state, reason=reason)
+    reason = "loaded on first use" if card.state == "declared" else ""
+    return ModelStatus(
+        name=card.name,
+        version=card.version,
+        state="READY" if card.ready else "UNAVAILABLE",
+        reason=card.problem.detail if card.problem else reason,
+    )
 
 
 def _input(spec: InputSpec) -> TensorMetadata:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import ValidationError
 
 from app.answers import json_response
 from app.documentation import problems
-from app.documents import check_breadth, parse_document
-from app.findings import invalid_request
-from app.neighbours.documentation import json_body
-from app.neighbours.v2_metadata import EXTENSIONS, model_metadata, model_status
+from app.neighbours.v2_metadata import EXTENSIONS, model_metadata
 from app.routers.models import Name
 from app.state import State
-from app.uploads import read_body
+from app.summaries import served_card
 from camserve import __version__
 from camserve.contracts.open_inference import (
     ModelMetadata,
     ModelReady,
-    RepositoryIndex,
-    RepositoryQuery,
     ServerLive,
     ServerMetadata,
     ServerModels,
     ServerReady,
 )
-from camserve.errors import EmptyBody, NoWorker, UnknownName, shortened
-from camserve.settings import Settings
+from camserve.errors import NoWorker, UnknownName, shortened
 
 __all__ = ["check_version", "router"]
 
@@ -115,42 +108,10 @@ async def open_inference_metadata(model: Name, state: State) -> Response:
     dependencies=[Depends(check_version)],
 )
 async def open_inference_ready(model: Name, state: State) -> Response:
-    """200 if a live worker can explain with the model now; 503, with the reason, if not."""
-    await state.catalog.check_ready(model)
+    """200 where the model is resident or is loaded on first use; 503, with the reason, where a
+    request would be refused now."""
+    card = await state.catalog.card(model)
+    served = served_card(card, await state.catalog.workers(fresh=True))
+    if served.problem is not None:
+        raise served.problem.to_error()
     return json_response(ModelReady(name=model, ready=True))
-
-
-@router.post(
-    "/repository/index",
-    summary="Repository index",
-    response_model=RepositoryIndex,
-    responses=problems(400, 413, 415, 422, 503),
-    openapi_extra={"requestBody": json_body(RepositoryQuery, {"ready": True}, required=False)},
-)
-async def repository_index(request: Request, state: State) -> Response:
-    """All models and their states, as Triton lists them; with `{"ready": true}` the ready ones.
-
-    A model that is loaded on first use is `UNAVAILABLE` until then.
-    """
-    asked = await _query(request, state.settings)
-    workers = await state.catalog.workers()
-    served = {name for worker in workers for name in worker.models}
-    lines = [
-        model_status(card, ready=card.state == "ready" and card.name in served)
-        for card in await state.catalog.cards()
-    ]
-    ready = [one for one in lines if one.state == "READY"]
-    return json_response(RepositoryIndex(tuple(ready if asked.ready else lines)))
-
-
-async def _query(request: Request, settings: Settings) -> RepositoryQuery:
-    try:
-        body = await read_body(request, settings)
-    except EmptyBody:
-        return RepositoryQuery()
-    document = parse_document(body)
-    check_breadth(document)
-    try:
-        return RepositoryQuery.model_validate(document)
-    except ValidationError as error:
-        raise invalid_request(error, RepositoryQuery) from error

@@ -14,12 +14,16 @@ __all__ = [
     "InferenceRequest",
     "InferenceResponse",
     "InputTensor",
+    "ModelLoaded",
     "ModelMetadata",
     "ModelReady",
     "ModelStatus",
+    "ModelUnloaded",
     "OutputTensor",
     "RepositoryIndex",
+    "RepositoryLoad",
     "RepositoryQuery",
+    "RepositoryUnload",
     "RequestedOutput",
     "ServerLive",
     "ServerMetadata",
@@ -183,3 +187,35 @@ class RepositoryQuery(Message):
     """Which models to list."""
 
     ready: bool = Field(default=False, strict=True, description="Only those that are ready.")
+
+
+class RepositoryLoad(Message):
+    """What Triton could be told of a model that it loads."""
+
+    parameters: dict[str, Any] = Field({}, description="None are known here.")
+
+
+class UnloadParameters(Message):
+    """What Triton's client says of an unload."""
+
+    unload_dependents: bool = Field(
+        default=False, description="Of ensembles, which there are none of here."
+    )
+
+
+class RepositoryUnload(Message):
+    parameters: UnloadParameters = UnloadParameters()
+
+
+class ModelLoaded(Message):
+    """As KServe answers."""
+
+    name: str
+    load: Literal[True] = True
+
+
+class ModelUnloaded(Message):
+    """As KServe answers."""
+
+    name: str
+    unload: Literal[True] = True

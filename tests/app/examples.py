@@ -117,6 +117,14 @@ def _of_neighbours(picture: str) -> dict[str, dict[str, Any]]:
             "json": {"id": "mine", "inputs": [file]},
         },
         **{f"open-inference-{name}": {"method": "GET", "path": url} for name, url in get.items()},
+        **{
+            f"open-inference-{kind}": {
+                "method": "POST",
+                "path": f"/v2/repository/models/shapes/{kind}",
+                "json": {},
+            }
+            for kind in ("load", "unload")
+        },
         "open-inference-index": {
             "method": "POST",
             "path": "/v2/repository/index",

@@ -24,10 +24,14 @@ from camserve.contracts.kserve import Explanations, InstancesRequest, Prediction
 from camserve.contracts.open_inference import (
     InferenceRequest,
     InferenceResponse,
+    ModelLoaded,
     ModelMetadata,
     ModelReady,
+    ModelUnloaded,
     RepositoryIndex,
+    RepositoryLoad,
     RepositoryQuery,
+    RepositoryUnload,
     ServerLive,
     ServerMetadata,
     ServerModels,
@@ -62,6 +66,8 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "open-inference-model": ModelMetadata,
     "open-inference-model-ready": ModelReady,
     "open-inference-index": RepositoryIndex,
+    "open-inference-load": ModelLoaded,
+    "open-inference-unload": ModelUnloaded,
 }
 BODIES: dict[str, type[BaseModel]] = {
     "predict": PredictionRequest,
@@ -71,6 +77,8 @@ BODIES: dict[str, type[BaseModel]] = {
     "open-inference-explain": InferenceRequest,
     "open-inference-infer": InferenceRequest,
     "open-inference-index": RepositoryQuery,
+    "open-inference-load": RepositoryLoad,
+    "open-inference-unload": RepositoryUnload,
 }
 
 

@@ -100,6 +100,8 @@ def test_operations_read_well() -> None:
         "POST /v2/models/{model}/explain",
         "POST /v2/models/{model}/infer",
         "POST /v2/repository/index",
+        "POST /v2/repository/models/{model}/load",
+        "POST /v2/repository/models/{model}/unload",
     }
     for name, operation in operations.items():
         assert operation["summary"], name
@@ -171,7 +173,8 @@ def test_operations_have_names_for_generated_clients() -> None:
     open_inference = {"explain", "infer", "metadata", "ready"}
     servers = {"metadata", "live", "ready", "models"}
     neighbours = {
-        *("kserve_explain", "kserve_predict", "repository_index"),
+        *("kserve_explain", "kserve_predict"),
+        *(f"repository_{name}" for name in ("index", "load", "unload")),
         *(f"open_inference_{name}" for name in open_inference),
         *(f"server_{name}" for name in servers),
     }

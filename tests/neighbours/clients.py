@@ -126,6 +126,8 @@ async def kserve_v2(url: str, report: Report) -> None:
         await report.wait_for("v2 live", client.is_server_live(url))
         await report.wait_for("v2 server", client.is_server_ready(url))
         await report.wait_for("v2 ready", client.is_model_ready(url, MODEL))
+        out_of_reach = InferRequest("resnet50", [file])
+        await report.wait_for("v2 unavailable", client.infer(url, out_of_reach, "resnet50"))
         await report.wait_for("v2 not ready", client.is_model_ready(url, "resnet50"))
         await report.wait_for("v2 none", client.is_model_ready(url, "shap"))
 
@@ -144,6 +146,10 @@ def triton_v2(url: str, report: Report) -> None:
         report.call("extensions", lambda: client.get_server_metadata()["extensions"])
         report.call("index", client.get_model_repository_index)
         report.call("unknown", lambda: client.get_model_metadata("shap"))
+        report.call("load", lambda: client.load_model(MODEL))
+        report.call("load config", lambda: client.load_model(MODEL, config="{}"))
+        report.call("load unknown", lambda: client.load_model("shap"))
+        report.call("unload", lambda: client.unload_model("resnet50"))
         report.call("config", lambda: client.get_model_config(MODEL))
 
         (described,) = metadata["inputs"]

@@ -57,6 +57,13 @@ async def test_a_header_that_points_elsewhere(front: Front, value: str) -> None:
     error(response, 400, "malformed_request")
 
 
+async def test_a_header_that_exceeds_a_body_of_json_alone(front: Front) -> None:
+    text = json.dumps({"inputs": [tensor(READY)]}).encode()
+    headers = {HEADER: str(len(text) + 1)}
+    response = await front.client.post(EXPLAIN_V2, content=text, headers=headers)
+    error(response, 400, "malformed_request")
+
+
 async def test_a_header_that_comes_twice(front: Front) -> None:
     headers = [(HEADER, str(len(TEXT))), (HEADER, str(len(TEXT)))]
     response = await front.client.post(EXPLAIN_V2, content=TEXT + DATA, headers=headers)

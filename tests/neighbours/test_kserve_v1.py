@@ -250,7 +250,7 @@ async def test_errors_of_other_places_have_the_form_too(front: Front) -> None:
     assert document["near"] == ["toy"]
     assert document["request_id"]
     response = await front.client.put(EXPLAIN_V1)
-    assert response.headers["Allow"] == "POST"
+    assert "POST" in response.headers["Allow"].split(", ")
     error(response, 405, "method_not_allowed")
     error(await front.client.post("/v1/models/toy:regress"), 405, "method_not_allowed")
     response = await post(front, {"b64": b64(PICTURE)}, headers={"Idempotency-Key": "k" * 300})

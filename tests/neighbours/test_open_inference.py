@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load, save
 
 from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job, JobResult
+from camserve.contracts.wire import METADATA_KEY, metadata_of
 from camserve.errors import ErrorCode
 from tests.app.arrays import SEQUENCE, VOLUME, card, npy, one_map, sample
-from tests.app.front import CARD, Front, png, running_front
+from tests.app.front import CARD, Front, png, result_of, running_front
 from tests.neighbours.calls import (
     EXPLAIN_V2,
     HEADER,
@@ -238,6 +241,20 @@ async def test_outputs_are_chosen_each_in_its_form(front: Front) -> None:
     assert HEADER not in response.headers
 
 
+async def test_a_score_that_is_not_finite_is_no_number(front: Front) -> None:
+    async def work() -> None:
+        begun = await front.begin()
+        job = Job.model_validate_json(begun.document)
+        made = result_of(job)
+        result = JobResult.model_validate_json(metadata_of(made))
+        rows = tuple(row.model_copy(update={"score": None}) for row in result.rows)
+        text = result.model_copy(update={"rows": rows}).model_dump_json()
+        assert await front.worker.finish(begun, save(load(made), metadata={METADATA_KEY: text}))
+
+    response, _ = await asyncio.gather(post(front, tensor(READY[:1])), work())
+    assert np.isnan(tensors(response)["score"]).tolist() == [True]
+
+
 @pytest.mark.parametrize(("dtype", "datatype"), [("float16", "FP16"), ("float64", "FP64")])
 @pytest.mark.parametrize("binary", [False, True])
 async def test_maps_in_the_precision_that_is_asked_for(
@@ -363,24 +380,41 @@ async def test_models_that_are_not_ready(front: Front) -> None:
         await front.publish(CARD.model_copy(update=update), served=False)
     await front.publish(CARD.model_copy(update={"name": "lonely"}), served=False)
     await front.heartbeat("toy", "declared", "broken")
-    await asyncio.sleep(0.6)  # the front end looks at the workers twice a second
     get = front.client.get
-    error(await get("/v2/models/declared/ready"), 503, "model_loading")
     document = error(await get("/v2/models/broken/ready"), 503, "model_unavailable")
     assert "no hub" in document["error"]
     error(await get("/v2/models/lonely/ready"), 503, "no_worker")
+    # a gateway that waited for it to be loaded would never send what loads it
+    assert (await get("/v2/models/declared/ready")).json() == {"name": "declared", "ready": True}
     assert (await get("/v2/models/declared")).json()["inputs"] is None
+    for name in ("broken", "lonely", "declared", "toy"):  # by the rule of our own API
+        ours, theirs = await get(f"/v1/models/{name}"), await get(f"/v2/models/{name}/ready")
+        assert ours.status_code == theirs.status_code
     index = (await front.client.post("/v2/repository/index")).json()
-    assert {one["name"]: (one["state"], one["reason"]) for one in index} == {
+    lonely = next(one for one in index if one["name"] == "lonely")
+    assert "no live worker serves" in lonely.pop("reason")
+    assert {one["name"]: (one["state"], one.get("reason")) for one in index} == {
         "broken": ("UNAVAILABLE", "no hub"),
-        "declared": ("UNAVAILABLE", "loaded on first use"),
-        "lonely": ("UNAVAILABLE", "no live worker serves it"),
+        "declared": ("READY", "loaded on first use"),
+        "lonely": ("UNAVAILABLE", None),
         "toy": ("READY", ""),
     }
     ready = (await front.client.post("/v2/repository/index", json={"ready": True})).json()
-    assert [one["name"] for one in ready] == ["toy"]
+    assert [one["name"] for one in ready] == ["declared", "toy"]
     for wrong in ({"ready": "yes"}, {"redy": True}):
         error(await front.client.post("/v2/repository/index", json=wrong), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("kind", ["load", "unload"])
+async def test_models_are_loaded_and_unloaded(redis_url: str, kind: str) -> None:
+    url = f"/v2/repository/models/toy/{kind}"
+    async with running_front(redis_url, sync_wait_s=0.3) as front:
+        await front.publish()
+        document = error(await front.client.post(url), 504, "wait_exceeded")
+        assert document["model"] == "/v1/models/toy"
+        error(await front.client.post(url.replace("toy", "toi")), 404, "model_not_found")
+        for wrong in ({"parameters": {"config": "{}"}}, {"parameters": 5}, {"model": "x"}):
+            error(await front.client.post(url, json=wrong), 422, "invalid_request")
 
 
 async def test_a_server_without_workers_is_not_ready(redis_url: str) -> None:

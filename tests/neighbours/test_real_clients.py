@@ -169,11 +169,21 @@ def test_tritons_client_reads_all_outputs(report: dict[str, Any], folder: Path) 
 
 
 def test_health_and_metadata(report: dict[str, Any]) -> None:
-    for name in ("v1 live", "v2 live", "v2 server", "v2 ready", "live", "server", "ready"):
+    for name in (
+        "v1 live",
+        "v1 ready",
+        "v2 live",
+        "v2 server",
+        "v2 ready",
+        "live",
+        "server",
+        "ready",
+    ):
         assert report[name] is True, name
     for name in ("v2 not ready", "v2 none", "other version"):
         assert report[name] is False, name
     assert report["v1 again"] is True
+    assert report["load"] is report["unload"] is None
     assert report["metadata"]["inputs"][0]["shape"] == [-1, 3, SIZE, SIZE]
     assert report["metadata"]["outputs"][0]["shape"] == [-1, 8]
     assert "binary_tensor_data" in report["extensions"]
@@ -196,6 +206,9 @@ def test_health_and_metadata(report: dict[str, Any]) -> None:
             "HTTPStatusError",
             ["there is no model 'shap'; did you mean 'shapes'", "404"],
         ),
+        ("v2 unavailable", "HTTPStatusError", ["HF_ENDPOINT", "503"]),
+        ("load config", "InferenceServerException", ["[422]", "leave the parameters out"]),
+        ("load unknown", "InferenceServerException", ["[404] there is no model 'shap'"]),
         ("unknown", "InferenceServerException", ["[404] there is no model 'shap'; did you mean"]),
         ("config", "InferenceServerException", ["[404] nothing is at /v2/models/shapes/config"]),
         (
