@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from app.documents import Asked, check_breadth, parse_document
 from app.findings import invalid_request
 from app.neighbours.options import options_document, options_of_prediction
-from app.uploads import Read, assembled, check_count
+from app.uploads import Read, assembled
 from camserve.contracts.kserve import InstancesRequest
 from camserve.contracts.requests import INPUT_KEYS, ExplanationRequest, PredictionRequest
 from camserve.errors import InvalidRequest
@@ -53,7 +53,6 @@ def prediction_request(body: bytes, settings: Settings) -> Read[PredictionReques
 def _with_inputs(
     asked: InstancesRequest, document: dict[str, Any], settings: Settings, contract: type[Asked]
 ) -> Read[Asked]:
-    check_count(len(asked.instances), settings)
     document["inputs"] = [_input(number, one) for number, one in enumerate(asked.instances)]
     try:
         return assembled(document, [], settings, contract)
