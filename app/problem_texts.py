@@ -124,11 +124,11 @@ ADVICE: dict[ErrorCode, str] = {
         "ask for fewer steps."
     ),
     ErrorCode.URL_NOT_ALLOWED: (
-        "camserve calls only the hosts that its operator names (CAMSERVE_FETCH_HOSTS for inputs), "
-        "and only at public addresses, or those of networks on that list. `rule` says what the URL "
-        "breaks: `off` (no host is named), `host`, `scheme`, `port`, or `address` (it is not "
-        "public); redirects keep to the same rules. Send the content itself: it needs no list. "
-        "docs/urls.md has all of it."
+        "camserve calls only the hosts that its operator names (CAMSERVE_FETCH_HOSTS for inputs, "
+        "CAMSERVE_WEBHOOK_HOSTS for webhooks), and only at public addresses, or those of networks "
+        "on that list. `rule` says what the URL breaks: `off` (no host is named), `host`, "
+        "`scheme`, `port`, or `address` (it is not public); redirects keep to the same rules. An "
+        "input can be sent itself: that needs no list. docs/urls.md has all of it."
     ),
     ErrorCode.URL_UNREACHABLE: (
         "The host may be called, but what is at the URL did not come. `reason` says why: `name` "
