@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -20,6 +19,7 @@ from app.head_requests import HeadRequests
 from app.outbound.allow_list import AllowList
 from app.outbound.connections import CheckedConnections
 from app.outbound.fetching import Fetcher
+from app.picture_threads import picture_threads
 from app.rate_limits import RateLimits
 from app.request_ids import RequestIds
 from app.routers import (
@@ -145,7 +145,7 @@ async def _lifespan(
         if keys is not None:
             tasks.append(asyncio.create_task(_refresh(keys)))
         secret = LinkSecret(redis) if keys is not None else None
-        threads = ThreadPoolExecutor(settings.picture_threads, "pictures")
+        threads = picture_threads(settings.picture_threads)
         parts = AppState(
             settings=settings,
             queue=queue,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
+from app.picture_threads import LESS_IMPORTANT, picture_threads
 from tests.app.arrays import URL, WAVE, card, coded, loaded, npy, one_map, opened, sample
 from tests.app.front import Front
 
@@ -64,3 +67,30 @@ async def test_nothing_that_takes_long_runs_in_the_event_loop(
                  "form": {"parse_document", "read_array"}}[body]  # fmt: skip
     assert set(ran) >= expected
     assert all(here == {False} for here in ran.values()), ran
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+async def test_pictures_give_way_to_the_event_loop(front: Front) -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    with picture_threads(1) as threads:
+        assert threads.submit(priority).result() == min(before + LESS_IMPORTANT, 19)
+    assert priority() == before
+    names: set[str] = set()
+    from app import inputs
+
+    real = inputs.decode_picture
+
+    def decode(*args: Any) -> Any:
+        names.add(threading.current_thread().name)
+        assert priority() == min(before + LESS_IMPORTANT, 19)
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "decode_picture", decode)
+        response, _, _ = await front.done(front.post())
+    assert response.status_code == 200, response.text
+    assert all(name.startswith("pictures") for name in names)
+    assert names
