@@ -30,7 +30,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z$")
 # what differs from run to run, or from machine to machine
 _VARYING = {
     *("queue", "compute", "total", "workers", "queue_depth", "resident_on", "p50_ms"),
-    *("request_id", "version", "versions", "model_version", "next_cursor"),
+    *("request_id", "version", "versions", "model_version"),
 }
 
 
@@ -154,6 +154,7 @@ def exchange(client: httpx.Client, request: dict[str, Any], job_id: str) -> dict
         body = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
     if isinstance(body, dict) and "next_cursor" in body:  # others explain beside us
         body["explanations"] = [one for one in body["explanations"] if one["id"] == job_id]
+        body["next_cursor"] = None
     if isinstance(body, dict) and "models" in body:  # other models come and go
         body["models"] = _of_shapes(body["models"])
     return {"status": response.status_code, "content_type": content_type, "body": body}
