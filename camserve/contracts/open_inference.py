@@ -199,7 +199,7 @@ class UnloadParameters(Message):
     """What Triton's client says of an unload."""
 
     unload_dependents: bool = Field(
-        default=False, description="Of ensembles, which there are none of here."
+        default=False, strict=True, description="Of ensembles, which there are none of here."
     )
 
 

@@ -17,6 +17,7 @@ from tests.service import ROOT
 
 BODIES_WITH_OPTIONS = ("application/json", "multipart/form-data")
 MODEL = "shapes"
+EXECUTION = {"enum": ["auto", "cpu"]}  # a device that is not there is a 503
 SOON_MS = 30_000
 STAR = (ROOT / "models" / "shapes" / "samples" / "star.png").read_bytes()
 SMALL = (
@@ -31,23 +32,31 @@ def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
     schemas = raw_schema["components"]["schemas"]
     schemas["Image"] |= {"properties": {"base64": {"enum": [SMALL]}}, "required": ["base64"]}
     for schema in schemas.values():
-        if "inputs" in schema.get("properties", {}) and "model" in schema["properties"]:
-            schema["properties"]["model"]["enum"] = [MODEL]
+        fields = schema.get("properties", {})
+        if "inputs" in fields and "model" in fields:
+            fields["model"]["enum"] = [MODEL]
+        if "execution" in fields and "priority" in fields:
+            fields["execution"] = EXECUTION
     for path, operation in operations(raw_schema):
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "model" and path != "/v1/explanations":
                 parameter["schema"] = parameter["schema"] | {"enum": [MODEL]}
+            if parameter["name"] == "execution":
+                parameter["schema"] = EXECUTION
         content = operation.get("requestBody", {}).get("content", {})
-        form = content.get("multipart/form-data", {}).get("schema", {})
-        fields = form.get("properties", {})
-        if fields:
-            form["required"] = ["input"]
-            fields["input"] = fields["input"] | {"minItems": 1, "maxItems": 2}
-            for name in set(fields) & {"request", "params", "method_options", "evaluate"}:
-                fields[name] = fields[name] | {"enum": ["{}"]}
-        if "model" in fields:
-            fields["model"]["enum"] = [MODEL]
-            form["required"].append("model")
+        if "multipart/form-data" in content:
+            narrow_form(content["multipart/form-data"]["schema"])
+
+
+def narrow_form(form: dict[str, Any]) -> None:
+    fields = form["properties"]
+    form["required"] = ["input", *({"model"} & set(fields))]
+    fields["input"] = fields["input"] | {"minItems": 1, "maxItems": 2}
+    for name in set(fields) & {"request", "params", "method_options", "evaluate"}:
+        fields[name] = fields[name] | {"enum": ["{}"]}
+    fields["execution"] = EXECUTION
+    if "model" in fields:
+        fields["model"]["enum"] = [MODEL]
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
