@@ -103,6 +103,8 @@ def request_body(contract: type[InputsRequest], example: Mapping[str, Any]) -> d
         },
         **{name: schema | {"description": text} for name, (text, schema) in flat.items()},
     }
+    if "model" in form:  # the one field that the page /docs fills in: it must be there
+        form["model"] = form["model"] | {"x-prefill": "shapes"}
     repeated = {name: _REPEATED for name in flat if name in REPEATABLE}
     return {
         "required": True,

@@ -29,7 +29,7 @@ const formsAsFilledIn = ({ React, Im }) => ({
 
 function startOf(schema) {
   if (schema.get("type") !== "array") {
-    return schema.getIn(["examples", 0], "");
+    return schema.get("x-prefill", "");
   }
   return schema.getIn(["items", "format"]) === "binary" ? [""] : [];
 }
