@@ -55,15 +55,18 @@ def _version() -> str:
     return digest.hexdigest()[:16]
 
 
-@cache
 def docs_file(version: str, name: str) -> DocsFile | None:
     """A file of the page by its address; None if there is none. Compresses 2 MB at first."""
-    content = _contents().get(name)
-    if content is None or version != _version():
+    if name not in _contents() or version != _version():
         return None
-    kind = name.rpartition(".")[2]
+    return _file(name)
+
+
+@cache  # by the names that there are: whatever else is asked for must not be remembered
+def _file(name: str) -> DocsFile:
+    content, kind = _contents()[name], name.rpartition(".")[2]
     compressed = gzip.compress(content, mtime=0) if kind in _COMPRESSED else None
-    return DocsFile(content, compressed, _TYPES[kind], f'"{version}"')
+    return DocsFile(content, compressed, _TYPES[kind], f'"{_version()}"')
 
 
 @cache

@@ -80,7 +80,12 @@ def _texts(name: str, value: Any) -> Iterable[str]:
         raise InvalidRequest(
             f"{shortened(name)}: a value, or a list of values, is meant", field=shortened(name)
         )
-    return [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
+    try:
+        return [one if isinstance(one, str) else orjson.dumps(one).decode() for one in values]
+    except orjson.JSONEncodeError as error:  # of what it read: nested deeper than it writes
+        raise InvalidRequest(
+            f"{shortened(name)}: nested too deep for any value", field=shortened(name)
+        ) from error
 
 
 def _refuse_both(names: set[str]) -> None:

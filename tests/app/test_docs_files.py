@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import re
+import tracemalloc
 from importlib import metadata, resources
 
 import httpx
@@ -102,3 +104,20 @@ async def test_what_is_large_is_compressed_for_whoever_can_read_it(front: Front)
     assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
     assert gzip.decompress(raw) == plain.content
     assert len(raw) < len(plain.content) / 3
+
+
+async def test_addresses_that_nobody_made_leave_nothing_behind(front: Front) -> None:
+    """They are open to strangers, who can think of any number of them."""
+    await front.client.get("/docs")
+    tracemalloc.start()
+    try:
+        for turn in range(320):
+            if turn == 160:  # the standard library remembers the last 128 addresses
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+            name = f"{turn}{'x' * 10_000}"
+            problem(await front.client.get(f"/docs/{name}/docs.js"), 404, "not_found")
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < 500_000
+    finally:
+        tracemalloc.stop()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.app.front import Front, running_front
+from tests.app.front import Front, png, running_front
 from tests.neighbours.calls import EXPLAIN_V2, HEADER, b64, error, framed, tensor
 
 pytestmark = pytest.mark.anyio
@@ -238,6 +238,23 @@ async def test_a_request_that_has_no_meaning(
     body, headers = framed({"inputs": [HEAD]} | changed, DATA)
     response = await front.client.post(EXPLAIN_V2, content=body, headers=headers)
     assert words in error(response, 422, "invalid_request")["error"]
+
+
+@pytest.mark.parametrize("depth", [200, 300, 900])
+@pytest.mark.parametrize("name", ["class_index", "size", "class_label", "params", "a" * 300])
+async def test_an_option_that_is_nested_deep(front: Front, name: str, depth: int) -> None:
+    """JSON is written less deep than it is read."""
+    deep = b'{"a":' * depth + b"0" + b"}" * depth
+    for value in (deep, b"[" + deep + b"]"):
+        options = b'"parameters":{"%b":%b}' % (name.encode(), value)
+        v1 = b'{"instances":[{"b64":"%b"}],%b}' % (b64(png()).encode(), options)
+        for verb in ("explain", "predict"):
+            answer = await front.client.post(f"/v1/models/toy:{verb}", content=v1)
+            error(answer, 422, "invalid_request")
+        v2 = b'{"inputs":[%b],%b}' % (json.dumps(HEAD).encode(), options)
+        headers = {HEADER: str(len(v2))}
+        answer = await front.client.post(EXPLAIN_V2, content=v2 + DATA, headers=headers)
+        error(answer, 422, "invalid_request")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,12 @@ async def test_when_it_wants_the_next(
 
 @pytest.mark.parametrize(
     ("status", "wish"),
-    [(500, "120"), (503, "soon"), (503, ""), (503, "-5"), (503, "1.5"), (503, "١٢"), (429, "Mon")],
+    [
+        *((500, "120"), (503, "soon"), (503, ""), (503, "-5"), (503, "1.5"), (503, "١٢")),
+        (429, "Mon"),
+        (503, f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}"),
+        (503, f"Mon, 01 Jan 2024 {'9' * 20}:00:00 GMT"),
+    ],
 )
 async def test_wishes_that_are_none(receiver: WebServer, status: int, wish: str) -> None:
     page = answer(b"", status).replace(b"\r\n\r\n", f"\r\nRetry-After: {wish}\r\n\r\n".encode())
