@@ -34,6 +34,12 @@ PICTURES = (PNG, JPEG, WEBP)
 SHORT_NAMES = {"json": JSON, "npy": NPY, "zip": ZIP, "png": PNG, "jpeg": JPEG, "webp": WEBP}
 _ALIASES = {"jpg": "jpeg"}
 
+# quoted texts may hold commas and semicolons; one without an end goes to the end of the header
+_QUOTED = r'"(?:[^"\\]|\\.)*+(?:"|\\?$)'
+_ENTRY = re.compile(rf"(?:{_QUOTED}|[^,])++", re.DOTALL)
+_PREFERENCE = re.compile(rf"\s*([^\s=;]+)\s*(?:=\s*({_QUOTED}|[^\s;]*))?", re.DOTALL)
+_SECONDS = re.compile(r"[0-9]+")
+
 
 def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[str]) -> str:
     """The best of `possible` (media types, the default first). Raises NotAcceptable.
@@ -118,17 +124,11 @@ class Preference:
 
 
 def parse_prefer(headers: Sequence[str]) -> Preference:
-    """All `Prefer` headers as one list; unknown preferences are ignored, as the RFC demands."""
-    respond_async, wait_s = False, None
-    for part in ",".join(headers).split(","):
-        name, _, value = part.partition(";")[0].strip().partition("=")
-        match name.strip().lower():
-            case "respond-async":
-                respond_async = True
-            case "wait":
-                if not re.fullmatch(r"\d{1,6}", value.strip().strip('"')):
-                    raise InvalidRequest(
-                        "Prefer: wait takes whole seconds, as in wait=10", field="Prefer"
-                    )
-                wait_s = float(value.strip().strip('"'))
-    return Preference(respond_async, wait_s)
+    """All `Prefer` headers as one list, by the letter of RFC 7240, 2: the first of several
+    instances counts, and what is unknown or has no meaning is ignored, never an error."""
+    given: dict[str, str] = {}
+    for entry in _ENTRY.findall(",".join(headers)):
+        if found := _PREFERENCE.match(entry):
+            given.setdefault(found[1].lower(), (found[2] or "").strip('"'))
+    wait = given.get("wait", "")
+    return Preference("respond-async" in given, float(wait) if _SECONDS.fullmatch(wait) else None)
