@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from app.archives import archive
-from app.conditional import etag_of, is_current, not_modified
+from app.conditional import unless_current
 from app.drawing import draw
 from app.negotiation import JSON, NPY, ZIP
 from app.presentation import finish_map
@@ -34,6 +34,7 @@ from camserve.maps.encode import npy_parts
 __all__ = [
     "VARY",
     "answer",
+    "current_response",
     "each",
     "explanation_response",
     "json_response",
@@ -52,6 +53,14 @@ def json_response(
 ) -> Response:
     """A message as JSON; arrays in it are written as they are, number by number in orjson."""
     return Response(_json(message), status, headers, media_type=JSON)
+
+
+def current_response(
+    request: Request, message: BaseModel, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A message that may be another one next time: a client may keep it, and must ask, which is
+    answered 304 if it has this one already."""
+    return unless_current(request, _json(message), headers or {}, form=JSON)
 
 
 def _json(message: BaseModel) -> bytes:
@@ -80,12 +89,7 @@ async def explanation_response(
     def make() -> Response:
         body = _json(explanation(record, done, card, state.settings, signer, position=position))
         timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
-        # its state may change at any time: a client may keep it, and must ask
-        cache = {"ETag": etag_of(body), "Cache-Control": "no-cache"}
-        every = {**cache, **timing, **(headers or {})}
-        if request is not None and is_current(request, cache["ETag"]):
-            return not_modified(every)
-        return Response(body, status, every, media_type=JSON)
+        return unless_current(request, body, {**timing, **(headers or {})}, status, form=JSON)
 
     # in a thread: it may hold maps of a million numbers
     return await state.on_pictures(make)
@@ -171,9 +175,11 @@ async def zip_response(
     done: Finished,
     headers: Mapping[str, str],
     *,
+    request: Request | None = None,
     prepare_s: float | None = None,
 ) -> Response:
-    """All maps of an explanation, of the size that the request asked for, and its JSON."""
+    """All maps of an explanation, of the size that the request asked for, and its JSON, in which
+    what became of a webhook may still change: `request` as for the explanation itself."""
     began_s = time.perf_counter()
     card = await state.catalog.find(done.record.model)
     signer = await state.signer()
@@ -185,7 +191,7 @@ async def zip_response(
     body = await state.on_pictures(make)
     name = {"Content-Disposition": f'attachment; filename="{done.record.id}.zip"'}
     timing = server_timing(done.record, done, began_s=began_s, prepare_s=prepare_s)
-    return Response(body, 200, {**headers, **name, **timing}, ZIP)
+    return unless_current(request, body, {**headers, **name, **timing}, form=ZIP)
 
 
 async def picture_response(
@@ -215,17 +221,30 @@ async def picture_response(
 
 
 async def answer(
-    state: AppState, record: JobRecord, form: str, *, prepare_s: float | None = None
+    state: AppState,
+    record: JobRecord,
+    form: str,
+    headers: Mapping[str, str] = VARY,
+    *,
+    request: Request | None = None,
+    prepare_s: float | None = None,
 ) -> Response:
-    """A succeeded explanation in the form that the client asked for with the request."""
+    """A succeeded explanation in the form that the client asked for with the request.
+
+    request: a conditional GET, of which all but arrays and pictures take notice here.
+    """
     if form == JSON:
-        return await explanation_response(state, record, headers=VARY, prepare_s=prepare_s)
+        return await explanation_response(
+            state, record, 200, headers, request=request, prepare_s=prepare_s
+        )
     done = await finished(state, record)
+    if form == ZIP:
+        return await zip_response(state, done, headers, request=request, prepare_s=prepare_s)
     numbers = list(range(len(done.maps)))
     if form == NPY:
         options = array_options(done.job)
-        return await npy_response(state, done, numbers, options, VARY, prepare_s=prepare_s)
-    if form == ZIP:
-        return await zip_response(state, done, VARY, prepare_s=prepare_s)
+        return await npy_response(state, done, numbers, options, headers, prepare_s=prepare_s)
     style = picture_options(done.job)
-    return await picture_response(state, done, numbers, style, VARY, form=form, prepare_s=prepare_s)
+    return await picture_response(
+        state, done, numbers, style, headers, form=form, prepare_s=prepare_s
+    )

@@ -11,6 +11,7 @@ from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
 from app.body_documentation import GRAY_PICTURE, flat_query, request_body
+from app.conditional import etag_of_view, is_current, is_named, not_modified, unchanging
 from app.document_links import EVENT, LINKS_OF_EXPLANATION
 from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.events import event_stream
@@ -32,6 +33,7 @@ from app.state import AppState, State
 from app.submission import Submission, submit
 from app.uploads import read_request
 from camserve.contracts.explanations import Explanation
+from camserve.contracts.options import ArrayOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ExplanationNotFound
 
@@ -173,7 +175,16 @@ async def read_explanation(
     if form == JSON:
         record = await fetch(state, explanation_id)
         return await explanation_response(state, record, headers=VARY, request=request)
-    return await answer(state, await fetch_succeeded(state, explanation_id), form)
+    record = await fetch_succeeded(state, explanation_id)
+    if form == ZIP:
+        return await answer(state, record, form, request=request)
+    etag = etag_of_view(state.settings, record.id, None, ArrayOptions(), form)
+    headers = unchanging(state.settings, etag)
+    if is_named(request, etag):
+        return not_modified(headers)
+    headers["Content-Disposition"] = f'attachment; filename="{explanation_id}.npy"'
+    response = await answer(state, record, form, headers)
+    return not_modified(headers) if is_current(request, etag) else response
 
 
 @router.get(

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from app.answers import json_response
-from app.documentation import header, problems
+from app.answers import current_response
+from app.documentation import CACHING, NOT_MODIFIED, header, problems
 from app.query_strings import refuse_repeated
 from app.representations import summary
 from app.signatures import Signer
@@ -45,7 +45,14 @@ class ListQuery(Message):
     "",
     summary="List explanations",
     response_model=ExplanationList,
-    responses={200: {"headers": header("Link")}, **problems(404, 422, 503)},
+    responses={
+        200: {
+            "description": "A page of them, and where the next one is.",
+            "headers": header("Link", *CACHING),
+        },
+        304: NOT_MODIFIED,
+        **problems(404, 422, 503),
+    },
 )
 async def list_explanations(
     request: Request, state: State, query: Annotated[ListQuery, Query()]
@@ -69,19 +76,20 @@ async def list_explanations(
         cursor=query.cursor,
     )
     signer = await state.signer()
-    headers = {"Cache-Control": "no-cache"}
+    headers = {}
     if page.cursor is not None:
         following = request.url.include_query_params(cursor=page.cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     # in a thread: a hundred documents of many inputs take a while to read
-    return await asyncio.to_thread(_listed, page, signer, headers)
+    return await asyncio.to_thread(_listed, request, page, signer, headers)
 
 
-def _listed(page: Page, signer: Signer | None, headers: dict[str, str]) -> Response:
+def _listed(
+    request: Request, page: Page, signer: Signer | None, headers: dict[str, str]
+) -> Response:
     explanations = tuple(summary(record, signer) for record in page.jobs)
-    return json_response(
-        ExplanationList(explanations=explanations, next_cursor=page.cursor), headers=headers
-    )
+    message = ExplanationList(explanations=explanations, next_cursor=page.cursor)
+    return current_response(request, message, headers)
 
 
 def _check_cursor(cursor: str) -> None:

@@ -6,11 +6,11 @@ import asyncio
 import math
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
-from app.answers import json_response
+from app.answers import current_response, json_response
 from app.document_links import LINKS_OF_MODELS
-from app.documentation import problems
+from app.documentation import CACHING, NOT_MODIFIED, header, problems
 from app.negotiation import JSON
 from app.state import State
 from app.summaries import served_card, summary
@@ -27,15 +27,23 @@ Name = Annotated[str, Path(description="Name of the model.", examples=["shapes"]
     "",
     summary="List models",
     response_model=ModelList,
-    responses={200: {"links": LINKS_OF_MODELS}, **problems(503)},
+    responses={
+        200: {
+            "description": "All models, in the order of their names.",
+            "links": LINKS_OF_MODELS,
+            "headers": header(*CACHING),
+        },
+        304: NOT_MODIFIED,
+        **problems(503),
+    },
 )
-async def list_models(state: State) -> Response:
+async def list_models(request: Request, state: State) -> Response:
     """All models, whether ready, loaded on first use, or unavailable (with the reason): where they
     are resident, how many jobs wait, and how long a batch takes."""
     workers = await state.catalog.workers(fresh=True)
     cards = await state.catalog.cards()
     summaries = await asyncio.gather(*(summary(state, card, workers) for card in cards))
-    return json_response(ModelList(models=tuple(summaries)))
+    return current_response(request, ModelList(models=tuple(summaries)))
 
 
 @router.get(
@@ -43,7 +51,11 @@ async def list_models(state: State) -> Response:
     summary="Model card",
     response_model=ServedCard,
     responses={
-        200: {"description": "It is resident, or is loaded on first use."},
+        200: {
+            "description": "It is resident, or is loaded on first use.",
+            "headers": header(*CACHING),
+        },
+        304: NOT_MODIFIED,
         **problems(404, 503),
         503: {
             "content": {
@@ -55,7 +67,7 @@ async def list_models(state: State) -> Response:
         },
     },
 )
-async def read_model(model: Name, state: State) -> Response:
+async def read_model(request: Request, model: Name, state: State) -> Response:
     """The whole card: input, labels, layers with shapes and reasons, and whether it is `ready`.
 
     The status tells that, too: 200 where the model is resident or is loaded on first use, 503 with
@@ -63,7 +75,7 @@ async def read_model(model: Name, state: State) -> Response:
     """
     card = served_card(await state.catalog.card(model), await state.catalog.workers(fresh=True))
     if card.problem is None:
-        return json_response(card)
+        return current_response(request, card)
     headers = {}
     if (seconds := card.problem.extensions.get("retry_after_s")) is not None:
         headers["Retry-After"] = str(math.ceil(seconds))
@@ -71,9 +83,19 @@ async def read_model(model: Name, state: State) -> Response:
 
 
 @router.get(
-    "/{model}/layers", summary="Layers", response_model=LayerList, responses=problems(404, 503)
+    "/{model}/layers",
+    summary="Layers",
+    response_model=LayerList,
+    responses={
+        200: {
+            "description": "The layers, best first, and the automatic choice.",
+            "headers": header(*CACHING),
+        },
+        304: NOT_MODIFIED,
+        **problems(404, 503),
+    },
 )
-async def list_layers(model: Name, state: State) -> Response:
+async def list_layers(request: Request, model: Name, state: State) -> Response:
     """The layers that a probe saw: those that can be explained first, the automatic choice on top,
     each with its shape, dimension labels, gradient, and the reason for or against it.
 
@@ -84,14 +106,13 @@ async def list_layers(model: Name, state: State) -> Response:
         (layer for layer in card.layers if layer.rank is not None), key=lambda one: one.rank or 0
     )
     others = [layer for layer in card.layers if layer.rank is None]
-    return json_response(
-        LayerList(
-            model=card.name,
-            feature_layer=card.feature_layer,
-            feature_reason=card.feature_reason,
-            reduction_layer=card.reduction_layer,
-            reduction_reason=card.reduction_reason,
-            output_format=card.output_format,
-            layers=(*ranked, *others),
-        )
+    layers = LayerList(
+        model=card.name,
+        feature_layer=card.feature_layer,
+        feature_reason=card.feature_reason,
+        reduction_layer=card.reduction_layer,
+        reduction_reason=card.reduction_reason,
+        output_format=card.output_format,
+        layers=(*ranked, *others),
     )
+    return current_response(request, layers)

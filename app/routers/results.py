@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
 from app.answers import map_response, npy_response, picture_response
-from app.conditional import etag_of_view, is_current, not_modified, unchanging
+from app.conditional import etag_of_view, is_current, is_named, not_modified, unchanging
 from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
 from app.query_strings import refuse_repeated_options
@@ -77,14 +77,17 @@ async def read_map(
     options = ArrayOptions(**query.model_dump(exclude={"as_form"}))
     etag = etag_of_view(state.settings, record.id, number, options, form)
     headers = unchanging(state.settings, etag)
-    if is_current(request, etag):
+    if is_named(request, etag):
         return not_modified(headers)
     done = await finished(state, record)
     done.check_row(number)
     if form == JSON:
-        return await map_response(state, done, number, options, headers)
-    headers["Content-Disposition"] = f'attachment; filename="{explanation_id}-{number}.npy"'
-    return await npy_response(state, done, [number], options, headers)
+        response = await map_response(state, done, number, options, headers)
+    else:
+        name = f'attachment; filename="{explanation_id}-{number}.npy"'
+        named = headers | {"Content-Disposition": name}
+        response = await npy_response(state, done, [number], options, named)
+    return not_modified(headers) if is_current(request, etag) else response
 
 
 @router.get(
@@ -114,8 +117,9 @@ async def read_overlay(
     options = PictureOptions(**query.model_dump(exclude={"as_form"}))
     etag = etag_of_view(state.settings, record.id, number, options, form)
     headers = unchanging(state.settings, etag)
-    if is_current(request, etag):
+    if is_named(request, etag):
         return not_modified(headers)
     done = await finished(state, record)
     done.check_row(number)
-    return await picture_response(state, done, [number], options, headers, form=form)
+    response = await picture_response(state, done, [number], options, headers, form=form)
+    return not_modified(headers) if is_current(request, etag) else response

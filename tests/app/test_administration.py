@@ -79,11 +79,6 @@ async def test_what_lasts_longer_is_202(
         assert toy["resident_on"] == []
 
 
-async def test_a_wait_of_nonsense(front: Front) -> None:
-    response = await front.client.post(LOAD, headers={"Prefer": "wait=soon"})
-    problem(response, 422, "invalid_request")
-
-
 async def test_a_load_that_fails_is_the_answer(front: Front) -> None:
     await front.heartbeat("toy", worker="w2")
     reader = await front.commanded("w2")

@@ -18,14 +18,18 @@ async def explained(front: Front) -> str:
     return str(response.headers["Location"])
 
 
-VIEWS = ["results/0/map", "results/0/map?as=json", "results/0/overlay", "results/1/overlay?alpha=1"]
+VIEWS = [
+    *("results/0/map", "results/0/map?as=json", "results/0/overlay", "results/1/overlay?alpha=1"),
+    "?as=npy",
+]
 
 
 @pytest.mark.parametrize("view", VIEWS)
 async def test_a_view_is_not_made_again(
     front: Front, view: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"{await explained(front)}/{view}"
+    href = await explained(front)
+    url = f"{href}{view}" if view.startswith("?") else f"{href}/{view}"
     first = await front.client.get(url)
     assert first.headers["Cache-Control"] == "private, max-age=3600, immutable"
     etag = first.headers["ETag"]
@@ -33,14 +37,17 @@ async def test_a_view_is_not_made_again(
     async def made_again(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("app.routers.results.finished", made_again)
-    for listed in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+    for module in ("app.routers.results", "app.answers"):
+        monkeypatch.setattr(f"{module}.finished", made_again)
+    for listed in (etag, f"W/{etag}", f'"other", {etag}'):
         again = await front.client.get(url, headers={"If-None-Match": listed})
         assert (again.status_code, again.content) == (304, b"")
         for name in ("ETag", "Cache-Control", "Vary"):
             assert again.headers[name] == first.headers[name]
         assert again.headers["X-Request-ID"]
     monkeypatch.undo()
+    anything = await front.client.get(url, headers={"If-None-Match": "*"})
+    assert (anything.status_code, anything.headers["ETag"]) == (304, etag)
     changed = await front.client.get(url, headers={"If-None-Match": '"other"'})
     assert changed.status_code == 200
     assert changed.content == first.content
@@ -110,6 +117,51 @@ async def test_there_is_no_304_of_what_is_not_there(front: Front) -> None:
     missing = "/v1/explanations/01JD8Q4V1N0Z7M3K5T9W2XACBE-toy"
     for href in (missing, f"{missing}/results/0/overlay"):
         problem(await front.client.get(href, headers=anything), 404, "explanation_not_found")
+
+
+@pytest.mark.parametrize(
+    ("view", "status"),
+    [("results/7/map", 404), ("results/7/overlay", 404), ("results/0/overlay?size=feature", 422)],
+)
+async def test_there_is_no_304_of_a_view_that_cannot_be_made(
+    front: Front, view: str, status: int
+) -> None:
+    url = f"{await explained(front)}/{view}"
+    response = await front.client.get(url, headers={"If-None-Match": "*"})
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("/v1/models", "/v1/models/toy", "/v1/models/toy/layers", "/v1/explanations?limit=1"),
+        "{href}?as=zip",
+    ],
+)
+async def test_what_may_change_is_asked_for_again_and_not_sent_again(
+    front: Front, url: str
+) -> None:
+    url = url.format(href=await explained(front))
+    await explained(front)  # so that the list has a second page
+    first = await front.client.get(url)
+    assert (first.status_code, first.headers["Cache-Control"]) == (200, "no-cache")
+    for listed in (first.headers["ETag"], "*"):
+        again = await front.client.get(url, headers={"If-None-Match": listed})
+        assert (again.status_code, again.content) == (304, b"")
+        for name in ("ETag", "Cache-Control", "Link", "Vary"):
+            assert again.headers.get(name) == first.headers.get(name)
+    changed = await front.client.get(url, headers={"If-None-Match": '"other"'})
+    assert (changed.status_code, changed.content) == (200, first.content)
+
+
+async def test_the_list_changes_with_what_is_in_it(front: Front) -> None:
+    await explained(front)
+    for url in ("/v1/explanations", "/v1/models"):
+        first = (await front.client.get(url)).headers["ETag"]
+        response = await front.post(headers={"Prefer": "respond-async"})
+        assert (await front.client.get(url)).headers["ETag"] != first
+        await front.work()
+        assert response.status_code == 202
 
 
 def timing(response: httpx.Response) -> dict[str, float]:
