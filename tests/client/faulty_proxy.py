@@ -1,19 +1,20 @@
-"""A proxy in front of a real service that does to the first requests what networks do."""
+"""A proxy in front of a real service that does to requests what networks do, or holds them back."""
 
 from __future__ import annotations
 
 import json
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Lock, Thread
 from typing import Any, Literal
 
 import httpx
 
-__all__ = ["FaultyProxy", "Seen", "faulty_proxy"]
+__all__ = ["FaultyProxy", "Gate", "Seen", "faulty_proxy"]
 
 Fault = Literal["busy", "unavailable", "gateway", "cut", "lost answer", "none"]
 
@@ -29,9 +30,37 @@ class Seen:
     answer: Any = None
 
 
+class Gate:
+    """Lets so many POSTs through, and holds the next ones until it is opened."""
+
+    def __init__(self, let_through: float = math.inf, hold: int = 0) -> None:
+        """hold: how many must wait at once for `is_full` to be set."""
+        self.is_full = Event()
+        self._opened = Event()
+        self._lock = Lock()
+        self._left = let_through
+        self._missing = hold
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def pass_through(self, method: str) -> None:
+        if method != "POST":
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left >= 0:
+                return
+            self._missing -= 1
+            if self._missing == 0:
+                self.is_full.set()
+        self._opened.wait()
+
+
 @dataclass
 class FaultyProxy:
     url: str = ""
+    gate: Gate = field(default_factory=Gate)
     faults: list[Fault] = field(default_factory=list)
     retry_after: str = "0"
     seen: list[Seen] = field(default_factory=list)
@@ -48,6 +77,7 @@ def _handler(proxy: FaultyProxy, target: httpx.Client) -> type[BaseHTTPRequestHa
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault = proxy.faults.pop(0) if proxy.faults else "none"
+            proxy.gate.pass_through(self.command)
             answer = None
             if fault in ("lost answer", "none"):
                 skipped = {"host", "content-length", "connection"}
@@ -107,5 +137,6 @@ def faulty_proxy(target_url: str) -> Iterator[FaultyProxy]:
         try:
             yield proxy
         finally:
+            proxy.gate.open()
             server.shutdown()
             thread.join()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from PIL import Image
 
 from camserve.client import Client
 from camserve.commands.manifest import NAME, Entry, Manifest
-from tests.client.faulty_proxy import FaultyProxy, faulty_proxy
+from tests.client.faulty_proxy import FaultyProxy, Gate, faulty_proxy
 from tests.commands.in_process import Camserve
 from tests.service import ROOT, Service
-
-MANY = 300
 
 
 def make_pictures(folder: Path, count: int) -> list[Path]:
@@ -220,43 +217,46 @@ def test_a_service_that_goes_away_ends_the_run_and_the_next_goes_on(
 
 
 def test_ctrl_c_in_the_middle_of_many_and_the_next_run_does_the_rest(
-    camserve: Camserve, service: Service, tmp_path: Path, out: Path
+    camserve: Camserve, service: Service, proxy: FaultyProxy, tmp_path: Path, out: Path
 ) -> None:
-    make_pictures(tmp_path / "many", MANY)
+    many, done, in_flight = 40, 12, 4
+    make_pictures(tmp_path / "many", many)
     with Client(service.url) as client:
         before = sum(1 for _ in client.explanations())
+    proxy.gate = Gate(done, hold=in_flight)
     arguments = ("explain", str(tmp_path / "many"), "-m", "shapes", "--out", str(out))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "camserve", *arguments, "--concurrency", "16"],
+    with subprocess.Popen(
+        [sys.executable, "-m", "camserve", *arguments, "--concurrency", str(in_flight)],
         cwd=ROOT,
-        env=os.environ | {"CAMSERVE_URL": service.url},
+        env=os.environ | {"CAMSERVE_URL": proxy.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    end_s = time.monotonic() + 60
-    while not (out / NAME).exists() or len((out / NAME).read_bytes().splitlines()) < 20:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=30)
+    ) as process:
+        assert proxy.gate.is_full.wait(60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "finishing what is in flight" in line:
+                break
+        proxy.gate.open()
+        said, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     first = json.loads((out / "summary.json").read_text())
     assert first["interrupted"]
-    assert 20 <= first["succeeded"] < MANY
-    assert len(entries(out)) == first["succeeded"]  # what was in flight was finished, and noted
-    assert said.startswith(f"{first['succeeded']} explained, {first['left']} left")
-    assert f"{first['left']} files are left; go on with: camserve explain" in errors
+    # what was in flight was finished, and noted
+    assert first["succeeded"] == len(entries(out)) == done + in_flight
+    left = many - done - in_flight
+    assert said.startswith(f"{done + in_flight} explained, {left} left")
+    assert f"{left} files are left; go on with: camserve explain" in errors
     assert not list(out.rglob(".camserve-*"))
     second = camserve(*arguments, "--concurrency", 16, "--json")
     assert (second.code, second.err) == (0, "")
-    assert second.json["skipped"] == first["succeeded"]
-    assert second.json["succeeded"] == first["left"]
-    assert len({str(entry["explanation"]) for entry in entries(out)}) == MANY
-    assert len(list(out.rglob("*.overlay.png"))) == MANY
+    assert (second.json["skipped"], second.json["succeeded"]) == (done + in_flight, left)
+    assert len({str(entry["explanation"]) for entry in entries(out)}) == many
+    assert len(list(out.rglob("*.overlay.png"))) == many
     with Client(service.url) as client:  # none was made twice, nor for nothing
-        assert sum(1 for _ in client.explanations()) - before == MANY
+        assert sum(1 for _ in client.explanations()) - before == many
 
 
 def entry(name: str, state: str = "succeeded") -> Entry:
