@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, Priority, QueueOptions, WorkerQueue, keys
+from camserve.broker import Claim, JobQueue, Priority, QueueOptions, WorkerQueue, keys
 from tests.broker.conftest import WorkerMaker
-from tests.broker.jobs import MODEL, assert_at_rest, begin_one, blocked, claim_one, submit
+from tests.broker.jobs import (
+    MODEL,
+    assert_at_rest,
+    begin_one,
+    blocked,
+    claim_one,
+    submit,
+    time_passes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -57,11 +66,21 @@ async def test_an_idle_worker_gives_up_after_a_while(worker: WorkerMaker):
     assert await worker().claim([], 1, 0.02) == []
 
 
+async def leased_at_ms(redis: Redis, claim: Claim) -> int:
+    """When the lease of a claim was last begun or extended, by the server's clock."""
+    async with redis.pipeline(transaction=True) as at_once:
+        at_once.time()
+        stream = keys.stream(claim.model, claim.lane)
+        at_once.xpending_range(stream, keys.GROUP, claim.entry, claim.entry, 1)
+        (seconds, micros), (pending,) = await at_once.execute()
+    return int(seconds) * 1000 + int(micros) // 1000 - int(pending["time_since_delivered"])
+
+
 async def test_what_came_along_is_kept_leased_and_served_next(
     queue: JobQueue, redis: Redis, worker: WorkerMaker, options: QueueOptions
 ):
     """XREADGROUP COUNT 1 answers one entry per stream: here jobs came just before it blocked."""
-    w = worker()
+    w = worker(options=replace(options, lease_s=10))
     await w.claim(["a", "b"], 1, 0)  # makes the groups
     ids = {
         await submit(queue, model="a"),
@@ -72,10 +91,11 @@ async def test_what_came_along_is_kept_leased_and_served_next(
     first = await source._block(["a", "b"], keys.RANKS, 0.1)
     assert first is not None
     assert len(source.reserve) == 2
-    await asyncio.sleep(0.15)
+    before_ms = [await leased_at_ms(redis, one) for one in (first, *source.reserve)]
+    await time_passes(redis)
     assert await w.extend([first]) == [first]
-    await asyncio.sleep(0.15)
-    assert await worker("w2").reclaim(["a", "b"]) == []  # the extension reached the reserve
+    after_ms = [await leased_at_ms(redis, one) for one in (first, *source.reserve)]
+    assert min(after_ms) > max(before_ms)  # the extension reached the reserve
     second = await w.claim(["a", "b"], 1, 0)
     assert len(second) == 1
     begun = await w.begin_batch([first, *second])
