@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
-from app.documents import RemoteUpload, Upload
+from app.counts import check_inputs
+from app.documents import Asked, RemoteUpload, Upload
 from app.inputs import PreparedInput, prepare
 from app.outbound.fetching import Room
 from app.remote_uploads import check_urls, fetched, placed
@@ -18,11 +18,9 @@ from app.uploads import Arrival, check_format_is_used
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.requests import InputsRequest
-from camserve.errors import DeadlineExceeded, InvalidRequest, TooLarge
+from camserve.errors import DeadlineExceeded, InvalidRequest
 
 __all__ = ["Admission", "admit", "prepared", "until"]
-
-Asked = TypeVar("Asked", bound=InputsRequest)
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,7 @@ async def prepared(
         raise failures.exceptions[0] from None
     check_format_is_used(labels, arrays)
     inputs = [one for task in made for one in task.result()]
-    limit = state.settings.max_inputs
-    if len(inputs) > limit:
-        raise TooLarge(
-            f"{len(inputs)} inputs are more than {limit}: send several requests", limit=limit
-        )
+    check_inputs(len(inputs), state.settings)
     return inputs
 
 

@@ -9,14 +9,14 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from app.arrays import read_array
-from app.findings import invalid_request
+from app.counts import check_inputs, check_targets
+from app.findings import checked
 from app.negotiation import refuse_answer_form
 from app.outbound.urls import HttpUrl, MalformedUrl, parse_url
 from camserve.contracts.requests import Image, ImageInput, Input, InputsRequest
-from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest, TooLarge
+from camserve.errors import InvalidInput, InvalidRequest, MalformedRequest
 from camserve.settings import Settings
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Upload",
     "check_breadth",
     "decoded",
+    "file_name",
     "inline_uploads",
     "parse_document",
     "validated",
@@ -36,6 +37,7 @@ _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an empty one
 # far beyond any object of ours; pydantic would report each unknown member, a kilobyte apiece
 _MAX_MEMBERS: Final = 64
 _MAX_DEPTH: Final = 8
+_MAX_NAME: Final = 255  # of a file; a longer one keeps its end
 _BASE64_STEP: Final = 1 << 18  # characters: a multiple of 4, decoded within a millisecond
 Asked = TypeVar("Asked", bound=InputsRequest)
 
@@ -70,6 +72,11 @@ class RemoteUpload:
     field: str
 
 
+def file_name(text: str | None) -> str | None:
+    """The name of a file as it is kept with its input; None if it has none."""
+    return (text or "")[-_MAX_NAME:] or None
+
+
 def parse_document(text: bytes) -> dict[str, Any]:
     """The JSON object in `text`. Raises MalformedRequest with line and column."""
     try:
@@ -86,19 +93,13 @@ def parse_document(text: bytes) -> dict[str, Any]:
 def validated(document: dict[str, Any], settings: Settings, contract: type[Asked]) -> Asked:
     """The document as such a request. Raises InvalidRequest with the field's path, or TooLarge."""
     refuse_answer_form(document)
-    for name, limit in (("inputs", settings.max_inputs), ("targets", settings.max_targets)):
-        given = document.get(name)
-        if isinstance(given, list) and len(given) > limit:
-            raise TooLarge(
-                f"{len(given)} {name} are more than {limit}: send several requests", limit=limit
-            )
+    for name, check in (("inputs", check_inputs), ("targets", check_targets)):
+        if isinstance(given := document.get(name), list):
+            check(len(given), settings)
     check_breadth(document)
     if "model" in document and "model" not in contract.model_fields:
         raise InvalidRequest("model is part of the address here: leave it out", field="model")
-    try:
-        return contract.model_validate(document)
-    except ValidationError as error:
-        raise invalid_request(error, contract) from error
+    return checked(document, contract)
 
 
 def check_breadth(value: object, depth: int = 0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -16,7 +16,17 @@ from camserve.contracts.targets import TARGET_KEYS
 from camserve.dimensions import FEATURE_FORMAT, FORMAT
 from camserve.errors import InvalidRequest, near_names, shortened
 
-__all__ = ["invalid_request", "models_in"]
+__all__ = ["checked", "invalid_request", "models_in"]
+
+Contract = TypeVar("Contract", bound=BaseModel)
+
+
+def checked(document: dict[str, Any], contract: type[Contract]) -> Contract:
+    """The document as such a message. Raises InvalidRequest with every field that is wrong."""
+    try:
+        return contract.model_validate(document)
+    except ValidationError as error:
+        raise invalid_request(error, contract) from error
 
 
 def invalid_request(

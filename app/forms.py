@@ -10,7 +10,7 @@ from typing import Any
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.documents import Upload, parse_document
+from app.documents import Upload, file_name, parse_document
 from app.flat_fields import request_from_fields
 from camserve.contracts.requests import InputsRequest
 from camserve.errors import EmptyBody, InvalidRequest, MalformedRequest, TooLarge, shortened
@@ -21,7 +21,6 @@ __all__ = ["Form", "read_form"]
 DOCUMENT = "request"
 MASK = "mask"
 MAX_FIELDS = 100
-MAX_NAME = 255  # of a file; longer ones keep their end
 
 
 class _InMemoryParser(MultiPartParser):
@@ -171,7 +170,7 @@ def _upload(field: str, file: UploadFile, data: bytes) -> Upload:
         raise _unknown_file(field)
     if not data:
         raise EmptyBody(f"the file {file.filename or ''!r} is empty: send its contents")
-    return Upload(data, (file.filename or "")[-MAX_NAME:] or None)
+    return Upload(data, file_name(file.filename))
 
 
 def _unknown_file(field: str) -> InvalidRequest:

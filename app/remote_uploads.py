@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from app.documents import RemoteUpload, Upload
+from app.documents import RemoteUpload, Upload, file_name
 from app.outbound.fetching import Fetcher, Room
 from app.uploads import refuse_archive
 from camserve.errors import CamserveError
 
 __all__ = ["check_urls", "fetched", "placed"]
-
-_MAX_NAME = 255
 
 
 def check_urls(fetcher: Fetcher, uploads: Sequence[Upload | RemoteUpload]) -> None:
@@ -28,8 +26,7 @@ async def fetched(fetcher: Fetcher, upload: Upload | RemoteUpload, room: Room) -
     UnreadableImage (an archive)."""
     if isinstance(upload, Upload):
         return upload
-    name = upload.url.file_name
-    here = Upload(await fetcher.fetch(upload.url, room), name[-_MAX_NAME:] if name else None)
+    here = Upload(await fetcher.fetch(upload.url, room), file_name(upload.url.file_name))
     refuse_archive(here)
     return here
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias
 
 from fastapi import Request
 
+from app.counts import check_inputs, check_targets
 from app.documents import (
     Asked,
     RemoteUpload,
@@ -38,7 +39,6 @@ __all__ = [
     "Arrival",
     "Read",
     "assembled",
-    "check_count",
     "check_format_is_used",
     "now_s",
     "read_body",
@@ -214,26 +214,11 @@ def check_format_is_used(labels: str | None, arrays: Sequence[bool]) -> None:
         )
 
 
-def check_count(inputs: int, settings: Settings) -> None:
-    """Raises TooLarge for more inputs than a request may have."""
-    if inputs > settings.max_inputs:
-        raise TooLarge(
-            f"{inputs} inputs are more than {settings.max_inputs}: send several requests",
-            limit=settings.max_inputs,
-        )
-
-
 def _check_counts(asked: InputsRequest, uploads: Uploads, settings: Settings) -> None:
     if not uploads:
         raise InvalidRequest(
             "there is no input: give at least one picture or tensor", field="inputs"
         )
-    check_count(len(uploads), settings)
-    if not isinstance(asked, ExplanationRequest):
-        return
-    targets = sum(target.count for target in asked.targets or ())
-    if targets > settings.max_targets:
-        raise TooLarge(
-            f"{targets} targets are more than {settings.max_targets}: send several requests",
-            limit=settings.max_targets,
-        )
+    check_inputs(len(uploads), settings)
+    if isinstance(asked, ExplanationRequest):
+        check_targets(sum(target.count for target in asked.targets or ()), settings)

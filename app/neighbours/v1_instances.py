@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from app.documents import Asked, check_breadth, parse_document
-from app.findings import invalid_request
+from app.findings import checked
 from app.neighbours.options import options_document, options_of_prediction
 from app.uploads import Read, assembled
 from camserve.contracts.kserve import InstancesRequest
@@ -64,10 +62,7 @@ def _with_inputs(
 def _validated(body: bytes) -> InstancesRequest:
     document = parse_document(body)
     check_breadth({name: value for name, value in document.items() if name != "instances"})
-    try:
-        return InstancesRequest.model_validate(document)
-    except ValidationError as error:
-        raise invalid_request(error, InstancesRequest) from error
+    return checked(document, InstancesRequest)
 
 
 def _input(number: int, instance: Any) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
+from app.counts import check_inputs
 from app.documents import Upload, check_breadth, parse_document
-from app.findings import invalid_request
+from app.findings import checked
 from app.neighbours.options import options_document, options_of_prediction
 from app.neighbours.v2_tensors import from_bytes, from_list
-from app.uploads import Read, assembled, check_count
+from app.uploads import Read, assembled
 from camserve.contracts.open_inference import InferenceRequest, InputTensor
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from camserve.errors import InvalidRequest, MalformedRequest, near_names, shortened
@@ -122,10 +121,7 @@ def prediction_request(asked: Asked, settings: Settings) -> Read[PredictionReque
 def _validated(text: bytes) -> InferenceRequest:
     document = parse_document(text)
     check_breadth(document)
-    try:
-        return InferenceRequest.model_validate(document)
-    except ValidationError as error:
-        raise invalid_request(error, InferenceRequest) from error
+    return checked(document, InferenceRequest)
 
 
 def _in_our_words(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +188,7 @@ def _uploads(
         names.add(tensor.name)
         if not whole:  # before any is made: a shape costs nothing to write
             each = math.prod(tensor.shape) if tensor.datatype == "BYTES" else tensor.shape[0]
-            check_count(len(uploads) + each, settings)
+            check_inputs(len(uploads) + each, settings)
         size = _binary_size(tensor, field)
         if size is None:
             values = from_list(tensor.data or [], tensor.shape, tensor.datatype, field)

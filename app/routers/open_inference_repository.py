@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app.answers import json_response
 from app.documentation import problems
 from app.documents import check_breadth, parse_document
-from app.findings import invalid_request
+from app.findings import checked
 from app.model_commands import carried_out
 from app.neighbours.documentation import json_body
 from app.neighbours.v2_metadata import model_status
@@ -109,7 +109,4 @@ async def _asked(request: Request, state: AppState, contract: type[Asked]) -> As
         return contract()
     document = parse_document(body)
     check_breadth(document)
-    try:
-        return contract.model_validate(document)
-    except ValidationError as error:
-        raise invalid_request(error, contract) from error
+    return checked(document, contract)
