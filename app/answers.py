@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "current_response",
     "each",
     "explanation_response",
+    "json_bytes",
     "json_response",
     "map_response",
     "npy_response",
@@ -51,8 +52,8 @@ VARY = {"Vary": "Accept"}
 def json_response(
     message: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A message as JSON; arrays in it are written as they are, number by number in orjson."""
-    return Response(_json(message), status, headers, media_type=JSON)
+    """The answer that is a message, as `json_bytes` writes it."""
+    return Response(json_bytes(message), status, headers, media_type=JSON)
 
 
 def current_response(
@@ -60,10 +61,11 @@ def current_response(
 ) -> Response:
     """A message that may be another one next time: a client may keep it, and must ask, which is
     answered 304 if it has this one already."""
-    return unless_current(request, _json(message), headers or {}, form=JSON)
+    return unless_current(request, json_bytes(message), headers or {}, form=JSON)
 
 
-def _json(message: BaseModel) -> bytes:
+def json_bytes(message: BaseModel) -> bytes:
+    """A message as JSON; arrays in it are written as they are, number by number in orjson."""
     return orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
 
 
@@ -81,13 +83,10 @@ async def explanation_response(
     request: a conditional GET, which is answered 304 if its client has this state already.
     """
     began_s = time.perf_counter()
-    done = await finished(state, record) if record.state is State.SUCCEEDED else None
-    card = await state.catalog.find(record.model) if done else None
-    position = await state.queue.position(record)
-    signer = await state.signer() if done else None
+    done, write = await _present(state, record)
 
     def make() -> Response:
-        body = _json(explanation(record, done, card, state.settings, signer, position=position))
+        body = write()
         timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
         return unless_current(request, body, {**timing, **(headers or {})}, status, form=JSON)
 
@@ -98,15 +97,27 @@ async def explanation_response(
 async def snapshot(state: AppState, record: JobRecord) -> bytes:
     """The explanation in its present state as JSON, with links to its maps and none of them inside:
     for those who are told of every change."""
+    _, write = await _present(state, record, inline=False)
+    return await state.on_pictures(write)
+
+
+async def _present(
+    state: AppState, record: JobRecord, *, inline: bool = True
+) -> tuple[Finished | None, Callable[[], bytes]]:
+    """The results that the explanation has by now, and what writes its JSON, in a thread."""
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
     position = await state.queue.position(record)
     signer = await state.signer() if done else None
-    return await state.on_pictures(
-        lambda: _json(
-            explanation(record, done, card, state.settings, signer, position=position, inline=False)
+
+    def write() -> bytes:
+        return json_bytes(
+            explanation(
+                record, done, card, state.settings, signer, position=position, inline=inline
+            )
         )
-    )
+
+    return done, write
 
 
 async def map_response(
@@ -170,7 +181,7 @@ async def each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryv
         yield part
 
 
-async def zip_response(
+async def _zip_response(
     state: AppState,
     done: Finished,
     headers: Mapping[str, str],
@@ -186,7 +197,9 @@ async def zip_response(
     maps = await _maps(state, done, list(range(len(done.maps))), array_options(done.job))
 
     def make() -> bytes:
-        return archive(_json(explanation(done.record, done, card, state.settings, signer)), maps)
+        return archive(
+            json_bytes(explanation(done.record, done, card, state.settings, signer)), maps
+        )
 
     body = await state.on_pictures(make)
     name = {"Content-Disposition": f'attachment; filename="{done.record.id}.zip"'}
@@ -239,7 +252,7 @@ async def answer(
         )
     done = await finished(state, record)
     if form == ZIP:
-        return await zip_response(state, done, headers, request=request, prepare_s=prepare_s)
+        return await _zip_response(state, done, headers, request=request, prepare_s=prepare_s)
     numbers = list(range(len(done.maps)))
     if form == NPY:
         options = array_options(done.job)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
-from app.answers import each, json_response
+from app.answers import each, json_bytes, json_response
 from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS
 from app.neighbours.v2_requests import HEADER
 from app.neighbours.v2_tensors import DTYPES, datatype_of, joined_files
@@ -158,7 +157,7 @@ def inference_response(
     location = {} if address is None else {"Location": address}
     if not binary:
         return json_response(message, headers=location)
-    text = orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = json_bytes(message)
     parts = [text, *binary]
     length = str(sum(map(len, parts)))
     headers = {HEADER: str(len(text)), "Content-Length": length, **location}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Response
-from pydantic import WithJsonSchema
+from fastapi import APIRouter, Response
 
 from app.answers import json_response
 from app.documentation import header, problems
 from app.model_commands import carried_out
 from app.negotiation import parse_prefer
-from app.routers.models import Name
+from app.routers.parameters import Name, Prefer
 from app.state import AppState, State
 from app.summaries import model_href, summary
 from camserve.broker import CommandKind
@@ -21,14 +18,6 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/models", tags=["administration"])
 
-Prefer = Annotated[
-    list[str] | None,
-    Header(
-        alias="Prefer",
-        description="`wait=10`: answer 202 after that many seconds; `respond-async`: at once.",
-    ),
-    WithJsonSchema({"type": "string", "examples": ["wait=10", "respond-async"]}),
-]
 _UNFINISHED = {
     "model": ModelSummary,
     "description": "Told to all workers, and not done by all of them yet; `Location` tells.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 from pydantic import WithJsonSchema
 
@@ -29,6 +29,7 @@ from app.negotiation import (
 from app.outcomes import answering, outcome
 from app.representations import explanation_href
 from app.results import fetch, fetch_succeeded
+from app.routers.parameters import ExplanationId, IdempotencyKey, Prefer
 from app.state import AppState, State
 from app.submission import Submission, submit
 from app.uploads import read_request
@@ -37,21 +38,10 @@ from camserve.contracts.options import ArrayOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ExplanationNotFound
 
-__all__ = ["ExplanationId", "IdempotencyKey", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
 
-ExplanationId = Annotated[str, Path(description="The `id` of the explanation.")]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        description="A repeated key gives the first explanation again.",
-    ),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 255}),
-]
 FORMS = (JSON, NPY, ZIP, *PICTURES)
 
 
@@ -95,14 +85,7 @@ async def explain(
         WithJsonSchema({"type": "string", "enum": list(SHORT_NAMES)}),
     ] = None,
     idempotency_key: IdempotencyKey = None,
-    prefer: Annotated[
-        list[str] | None,
-        Header(
-            alias="Prefer",
-            description="`wait=10`: answer 202 after that many seconds; `respond-async`: at once.",
-        ),
-        WithJsonSchema({"type": "string", "examples": ["wait=10", "respond-async"]}),
-    ] = None,
+    prefer: Prefer = None,
 ) -> Response:
     """Explain one or more inputs for one or more targets.
 

@@ -19,8 +19,7 @@ from app.neighbours.v1_instances import explanation_request, prediction_request
 from app.prediction import predicted
 from app.predictions import check_room
 from app.representations import explanation
-from app.routers.explanations import IdempotencyKey
-from app.routers.models import Name
+from app.routers.parameters import IdempotencyKey, Name
 from app.state import State
 from app.uploads import Arrival, now_s, read_body
 from camserve.contracts.kserve import Explanations, InstancesRequest, Predictions

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.answers import current_response, json_response
 from app.document_links import LINKS_OF_MODELS
 from app.documentation import CACHING, NOT_MODIFIED, header, problems
 from app.negotiation import JSON
+from app.routers.parameters import Name
 from app.state import State
 from app.summaries import served_card, summary
 from camserve.contracts.explanations import LayerList, ModelList, ServedCard
 
-__all__ = ["Name", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-
-Name = Annotated[str, Path(description="Name of the model.", examples=["shapes"])]
 
 
 @router.get(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.answers import json_response
 from app.documentation import problems
 from app.neighbours.v2_metadata import EXTENSIONS, model_metadata
-from app.routers.models import Name
+from app.routers.parameters import Name
 from app.state import State
 from app.summaries import served_card
 from camserve import __version__

@@ -33,9 +33,8 @@ from app.neighbours.v2_requests import (
     read_inference,
 )
 from app.prediction import predicted
-from app.routers.explanations import IdempotencyKey
-from app.routers.models import Name
 from app.routers.open_inference import check_version
+from app.routers.parameters import IdempotencyKey, Name
 from app.state import AppState, State
 from app.uploads import Arrival, now_s, read_body
 from camserve.contracts.open_inference import InferenceRequest, InferenceResponse

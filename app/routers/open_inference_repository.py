@@ -14,7 +14,7 @@ from app.findings import checked
 from app.model_commands import carried_out
 from app.neighbours.documentation import json_body
 from app.neighbours.v2_metadata import model_status
-from app.routers.models import Name
+from app.routers.parameters import Name
 from app.state import AppState, State
 from app.summaries import model_href, served_card
 from app.uploads import read_body

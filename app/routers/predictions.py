@@ -13,7 +13,7 @@ from app.documentation import binary, header, problems
 from app.negotiation import JSON, NPY, choose_form
 from app.prediction import predicted
 from app.predictions import prediction_response
-from app.routers.models import Name
+from app.routers.parameters import Name
 from app.state import State
 from app.uploads import read_request
 from camserve.contracts.predictions import Prediction

@@ -13,7 +13,7 @@ from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
 from app.query_strings import refuse_repeated_options
 from app.results import fetch_succeeded, finished
-from app.routers.explanations import ExplanationId
+from app.routers.parameters import ExplanationId
 from app.state import State
 from camserve.contracts.explanations import MapArray
 from camserve.contracts.options import ArrayOptions, PictureOptions
