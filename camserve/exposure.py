@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
-
+from camserve.loopback import is_loopback
 from camserve.settings import Settings
 
-__all__ = ["check_exposure", "is_loopback"]
+__all__ = ["check_exposure"]
 
 
 def check_exposure(settings: Settings) -> None:
@@ -19,21 +18,3 @@ def check_exposure(settings: Settings) -> None:
         "CAMSERVE_API_KEYS_FILE, or serve everybody with CAMSERVE_ALLOW_ANONYMOUS=true; see "
         "docs/trust.md"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address that a server listens on.
-
-    A name is not looked up, since it may mean another address a moment later: but for `localhost`
-    (RFC 6761, 6.3) it counts as public. So do all spellings that are no plain address, and the
-    empty one, which is every interface.
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_loopback

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from camserve.exposure import check_exposure, is_loopback
+from camserve.exposure import check_exposure
+from camserve.loopback import is_loopback
 from camserve.settings import Settings
 
 LOOPBACK = (

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 import httpcore2 as httpcore
@@ -15,6 +12,7 @@ from app.outbound.connections import CheckedConnections
 from app.outbound.urls import HttpUrl
 from app.webhooks.signing import Signer
 from camserve.errors import UrlNotAllowed, UrlUnreachable
+from camserve.retry_after import seconds_of
 
 __all__ = ["Outcome", "Sender"]
 
@@ -78,21 +76,7 @@ def _outcome(answer: httpcore.Response) -> Outcome:
 
 
 def _wish_s(answer: httpcore.Response) -> float | None:
-    """Retry-After: seconds or a date. None for what is neither."""
     for name, value in answer.headers:
         if name.lower() == b"retry-after":
-            return _seconds(value.decode(errors="replace").strip())
+            return seconds_of(value.decode(errors="replace"))
     return None
-
-
-def _seconds(text: str) -> float | None:
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
-    try:
-        until = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    left_s = (until - datetime.now(UTC)).total_seconds()
-    return left_s if math.isfinite(left_s) else None

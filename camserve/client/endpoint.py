@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from camserve.client.calls import Call
 from camserve.client.operations import Send
 from camserve.client.retries import Patience, Wait
 from camserve.environment import API_KEY, URL
+from camserve.loopback import is_loopback
 
 __all__ = ["DEFAULT_URL", "Endpoint", "OnWait"]
 
@@ -61,7 +61,7 @@ class Endpoint:
             "headers": headers,
             "limits": _LIMITS,
             # no proxy leads to this very machine
-            "trust_env": not _is_loopback(self.base_url.host),
+            "trust_env": not is_loopback(self.base_url.host),
         }
 
     def patience_of(self, timeout_s: float | None) -> Patience:
@@ -78,12 +78,3 @@ def request_of(client: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Re
     return client.build_request(
         call.method, call.path, headers=call.request_headers(), timeout=timeout, **call.body()
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

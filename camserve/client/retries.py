@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from camserve.client.answers import error_in, problem_in
 from camserve.client.calls import Answer, Lost
 from camserve.client.errors import ClientError, Unreachable
+from camserve.retry_after import seconds_of
 
 __all__ = ["Budget", "Patience", "Retries", "Wait", "unreachable"]
 
@@ -99,14 +99,8 @@ def unreachable(lost: Lost) -> Unreachable:
 
 def _retry_after_s(answer: Answer) -> float | None:
     """What the service says with 429 and 503; None if it does not say, or a person is needed."""
-    text = answer.headers.get("retry-after", "").strip()
     problem = problem_in(answer) or {}
     if answer.status not in (429, 503) or problem.get("code") in _FOR_PEOPLE:
         return None
-    if text.isdecimal():
-        return max(float(text), FIRST_PAUSE_S)
-    try:
-        until_s = parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return None
-    return max(until_s - time.time(), FIRST_PAUSE_S)
+    seconds = seconds_of(answer.headers.get("retry-after", ""))
+    return None if seconds is None else max(seconds, FIRST_PAUSE_S)

@@ -85,7 +85,12 @@ def test_where_and_as_whom(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_proxy_leads_to_this_machine() -> None:
-    for url in ("http://127.0.0.1:1", "http://localhost", "http://[::1]:80"):
+    for url in (
+        "http://127.0.0.1:1",
+        "http://localhost",
+        "http://[::1]:80",
+        "http://[::ffff:127.0.0.1]",
+    ):
         assert not endpoint(url).client_options()["trust_env"]
     for url in ("http://192.168.1.4", "https://cams.example"):
         assert endpoint(url).client_options()["trust_env"]

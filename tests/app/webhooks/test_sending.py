@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -67,37 +65,12 @@ async def test_redirects_are_not_followed(receiver: WebServer, status: int) -> N
     assert len(receiver.asked) == 1
 
 
-def http_date(seconds: float) -> str:
-    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_when_it_wants_the_next(receiver: WebServer, status: int) -> None:
+    assert (await sent(receiver, answer(b"", status, retry_after="120"))).wish_s == 120
 
 
-@pytest.mark.parametrize(
-    ("status", "wish", "least_s", "most_s"),
-    [
-        (429, "120", 120, 120),
-        (503, "120", 120, 120),
-        (503, http_date(600), 500, 601),
-        (503, http_date(-600), -700, -590),
-        (503, "9" * 5000, 1e8, 1e10),
-    ],
-)
-async def test_when_it_wants_the_next(
-    receiver: WebServer, status: int, wish: str, least_s: float, most_s: float
-) -> None:
-    outcome = await sent(receiver, answer(b"", status, retry_after=wish))
-    assert outcome.wish_s is not None
-    assert least_s <= outcome.wish_s <= most_s
-
-
-@pytest.mark.parametrize(
-    ("status", "wish"),
-    [
-        *((500, "120"), (503, "soon"), (503, ""), (503, "-5"), (503, "1.5"), (503, "١٢")),
-        (429, "Mon"),
-        (503, f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}"),
-        (503, f"Mon, 01 Jan 2024 {'9' * 20}:00:00 GMT"),
-    ],
-)
+@pytest.mark.parametrize(("status", "wish"), [(500, "120"), (503, "soon"), (503, ""), (503, "١٢")])
 async def test_wishes_that_are_none(receiver: WebServer, status: int, wish: str) -> None:
     page = answer(b"", status).replace(b"\r\n\r\n", f"\r\nRetry-After: {wish}\r\n\r\n".encode())
     assert (await sent(receiver, page)).wish_s is None
