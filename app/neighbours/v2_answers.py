@@ -15,7 +15,7 @@ from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS
 from app.neighbours.v2_requests import HEADER
 from app.neighbours.v2_tensors import DTYPES, datatype_of, joined_files
 from app.prediction import Predicted
-from app.predictions import check_room, stacked
+from app.prediction_answers import check_room, stacked
 from app.presentation import finish_map
 from app.representations import explanation_href
 from app.requested import array_options

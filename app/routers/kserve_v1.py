@@ -17,7 +17,7 @@ from app.neighbours.documentation import json_body
 from app.neighbours.explaining import explained
 from app.neighbours.v1_instances import explanation_request, prediction_request
 from app.prediction import predicted
-from app.predictions import check_room
+from app.prediction_answers import check_room
 from app.representations import explanation
 from app.routers.parameters import IdempotencyKey, Name
 from app.state import State

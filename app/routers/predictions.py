@@ -12,7 +12,7 @@ from app.body_documentation import GRAY_PICTURE, flat_query, request_body
 from app.documentation import binary, header, problems
 from app.negotiation import JSON, NPY, choose_form
 from app.prediction import predicted
-from app.predictions import prediction_response
+from app.prediction_answers import prediction_response
 from app.routers.parameters import Name
 from app.state import State
 from app.uploads import read_request
