@@ -68,7 +68,7 @@ def finished(
     record = JobRecord(
         id="x", model="toy", state=State.SUCCEEDED, attempts=1, priority=Priority.BULK,
         created_ms=0, started_ms=0, completed_ms=0, deadline_ms=0, cancel_requested=False,
-        document=b"", failure=None, progress=None, owner=None, consumer=None,
+        document=b"", failure=None, progress=None, owner=None, consumer=None, delivery=None,
     )  # fmt: skip
     pictures = {index: one.picture for index, one in enumerate(prepared)}
     return Finished(record, document, result, tuple((one,) for one in signed)), pictures
