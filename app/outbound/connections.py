@@ -20,6 +20,7 @@ import httpcore2 as httpcore
 from httpcore2 import SOCKET_OPTION
 
 from app.outbound.allow_list import AllowList
+from app.outbound.metering import MeteredStream
 from app.outbound.urls import Address, HttpUrl
 from camserve import __version__
 from camserve.errors import UrlUnreachable
@@ -63,8 +64,10 @@ class _CheckedNetwork(httpcore.AsyncNetworkBackend):
         last: Exception = httpcore.ConnectError()
         for address in await self._checked(host, port):
             try:
-                return await self._network.connect_tcp(
-                    str(address), port, timeout, local_address, socket_options
+                return MeteredStream(
+                    await self._network.connect_tcp(
+                        str(address), port, timeout, local_address, socket_options
+                    )
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last = error
@@ -129,7 +132,7 @@ class CheckedConnections:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> AsyncIterator[httpcore.Response]:
-        """The answer, whose body is still to be read. Time is the caller's to limit.
+        """The answer, whose body is still to be read (`content_of`). Time is the caller's to limit.
 
         Raises UrlNotAllowed or UrlUnreachable, also while its body is read.
         """

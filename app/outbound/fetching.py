@@ -9,6 +9,7 @@ from typing import Final
 import httpcore2 as httpcore
 
 from app.outbound.connections import CheckedConnections
+from app.outbound.metering import content_of
 from app.outbound.urls import HttpUrl, MalformedUrl
 from camserve.errors import UrlNotAllowed, UrlUnreachable
 from camserve.settings import Settings
@@ -101,7 +102,7 @@ async def _body(answer: httpcore.Response, announced: str, room: Room) -> bytes:
     if announced.isdecimal() and int(announced) > room.limit - room.taken:
         room.take(int(announced))  # refused before it is read
     parts = []
-    async for part in answer.aiter_stream():
+    async for part in content_of(answer):
         room.take(len(part))
         parts.append(part)
     return b"".join(parts)

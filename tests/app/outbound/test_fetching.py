@@ -145,6 +145,46 @@ async def test_a_body_that_never_ends_is_read_to_the_limit(web: WebServer) -> No
     assert (await failure(web, "/", limit=1_000_000)).reason == "too_large"
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "forever"),
+    [
+        (b"", b"HTTP/1.1 102 So\r\n\r\n"),
+        (b"", b"HTTP/1.1 103 So\r\n" + b"Link: a\r\n" * 100 + b"\r\n"),
+        (CHUNKED, b"1\r\nx\r\n"),
+        (CHUNKED, b"10;" + b"a" * 100 + b"\r\n" + b"x" * 16 + b"\r\n"),
+        (CHUNKED + b"10000\r\n" + b"x" * 65536 + b"\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+    ],
+)
+async def test_an_answer_that_is_mostly_frame_is_broken_off(
+    web: WebServer, begin: bytes, forever: bytes
+) -> None:
+    """To take it apart would keep the event loop from everybody else until the time is over."""
+
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        while True:
+            writer.write(forever * 1000)
+            await writer.drain()
+
+    web.pages["/"] = flood
+    found = await failure(web, "/", limit=20_000_000, fetch_timeout_s=3)
+    assert found.reason == "broken"
+
+
+async def test_small_chunks_and_a_large_head_are_nothing_strange(web: WebServer) -> None:
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\n" + b"X-Policy: none\r\n" * 900 + b"\r\n")
+    chunk = b"64\r\n" + b"x" * 100 + b"\r\n"
+    web.pages["/"] = head + chunk * 10_000 + b"0\r\n\r\n"
+    async with fetcher(web.entry) as made:
+        for _ in range(2):  # over one connection
+            assert len(await made.fetch(parse_url(web.url("/")), Room(10**7))) == 1_000_000
+    assert web.connections == 1
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP", "zstd"])
 async def test_compressed_answers_are_refused(web: WebServer, encoding: str) -> None:
     web.pages["/"] = answer(b"\x1f\x8b", content_encoding=encoding)
