@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
 
 from app.conditional import etag_of
+from app.negotiation import JSON
 
-__all__ = ["DocsFile", "docs_file", "docs_page"]
+__all__ = ["DocsFile", "docs_file", "docs_page", "openapi_file"]
 
 _TYPES = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
 _COMPRESSED = ("js", "css")
@@ -75,3 +79,11 @@ def docs_page() -> DocsFile:
     text = (resources.files("app") / "pages" / "docs.html").read_text("utf-8")
     content = text.replace("{version}", _version()).encode()
     return DocsFile(content, None, "text/html; charset=utf-8", etag_of(content))
+
+
+def openapi_file(document: Mapping[str, Any], root_path: str) -> DocsFile:
+    """The OpenAPI document of a service whose addresses begin with `root_path`, as a proxy sees
+    them."""
+    placed = {**document, "servers": [{"url": root_path}]} if root_path else document
+    content = orjson.dumps(placed)
+    return DocsFile(content, gzip.compress(content, mtime=0), JSON, etag_of(content))

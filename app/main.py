@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        openapi_url=None,  # ours is cached; see app.routers.docs
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
         lifespan=partial(
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.stopping = asyncio.Event()
+    app.state.openapi_files = {}  # by the prefix of the proxy in front, made when first asked for
     problems.install(app)
     # each is around the ones before it
     app.add_middleware(RateLimits)

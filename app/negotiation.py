@@ -17,6 +17,7 @@ __all__ = [
     "SHORT_NAMES",
     "ZIP",
     "Preference",
+    "accepts_coding",
     "choose_form",
     "parse_prefer",
     "refuse_answer_form",
@@ -65,6 +66,12 @@ def choose_form(accept: Sequence[str], as_form: str | None, possible: Sequence[s
     if best is None:
         raise NotAcceptable(asked, possible)
     return best
+
+
+def accepts_coding(accept_encoding: Sequence[str], coding: str) -> bool:
+    """Whether the `Accept-Encoding` headers name the coding, and not only to refuse it."""
+    named = [_parse_range(part) for part in ",".join(accept_encoding).split(",")]
+    return any(name == coding and quality > 0 for name, _, quality in named)
 
 
 def refuse_answer_form(fields: Mapping[str, object]) -> None:

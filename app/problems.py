@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from http import HTTPStatus
 from typing import Any
@@ -121,7 +122,9 @@ def install(app: FastAPI) -> None:
         code = _BY_STATUS.get(error.status_code, ErrorCode.INTERNAL)
         detail = str(error.detail)
         if code is ErrorCode.NOT_FOUND:
-            near = near_names(request.url.path, app.openapi()["paths"])
+            # in a thread: the first time, the document takes a good part of a second to make
+            paths = (await asyncio.to_thread(app.openapi))["paths"]
+            near = near_names(request.url.path, paths)
             detail = f"nothing is at {request.url.path}; see /docs"
             response = problem_response(Failure(code, detail, near=near), request)
         else:

@@ -1,4 +1,5 @@
-"""`/docs`: try the API in a browser. Nothing of it comes from, or goes to, another host."""
+"""`/docs`: try the API in a browser. Nothing of it comes from, or goes to, another host.
+`/openapi.json` is what it shows."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from app.answers import VARY
 from app.conditional import is_current, not_modified
-from app.docs_files import DocsFile, docs_file, docs_page
+from app.docs_files import DocsFile, docs_file, docs_page, openapi_file
+from app.negotiation import accepts_coding
 from camserve.errors import ErrorCode, Failure
 
 __all__ = ["router"]
@@ -50,13 +52,24 @@ async def docs_part(request: Request, version: str, name: str) -> Response:
     return _response(request, part, {"Cache-Control": "public, max-age=31536000, immutable"})
 
 
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    app, root_path = request.app, request.scope.get("root_path", "").rstrip("/")
+    made: dict[str, DocsFile] = app.state.openapi_files
+    if root_path not in made:
+        made[root_path] = await asyncio.to_thread(lambda: openapi_file(app.openapi(), root_path))
+    return _response(request, made[root_path], {"Cache-Control": "no-cache"})
+
+
 def _response(request: Request, file: DocsFile, headers: dict[str, str]) -> Response:
     headers = {**_HEADERS, **headers, "ETag": file.etag}
+    content = file.content
     if file.compressed is not None:
         headers["Vary"] = "Accept-Encoding"
-    if is_current(request, file.etag):
+        if accepts_coding(request.headers.getlist("accept-encoding"), "gzip"):
+            content = file.compressed
+            # other bytes, so another strong tag (RFC 9110, 8.8.3.3)
+            headers |= {"Content-Encoding": "gzip", "ETag": f'{file.etag[:-1]}-gzip"'}
+    if is_current(request, headers["ETag"]):
         return not_modified(headers)
-    if file.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
-        headers["Content-Encoding"] = "gzip"
-        return Response(file.compressed, 200, headers, file.media_type)
-    return Response(file.content, 200, headers, file.media_type)
+    return Response(content, 200, headers, file.media_type)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import gc
 import gzip
+import json
 import re
+import threading
 import tracemalloc
 from importlib import metadata, resources
+from typing import Any
 
 import httpx
 import pytest
 
+from app import documentation
+from app.docs_files import openapi_file
+from app.openapi import PATH
 from tests.app.front import Front, problem
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +110,46 @@ async def test_what_is_large_is_compressed_for_whoever_can_read_it(front: Front)
     assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
     assert gzip.decompress(raw) == plain.content
     assert len(raw) < len(plain.content) / 3
+
+    assert packed.headers["etag"] != plain.headers["etag"]
+    for coding, first in (("gzip", packed), ("identity", plain)):
+        for known in (packed, plain):
+            mark = {"If-None-Match": known.headers["etag"], "Accept-Encoding": coding}
+            again = await front.client.head(f"/{address}", headers=mark)
+            assert again.status_code == (304 if known is first else 200)
+    refused = await front.client.head(f"/{address}", headers={"Accept-Encoding": "br, gzip;q=0"})
+    assert "content-encoding" not in refused.headers
+
+
+async def test_the_openapi_document_is_made_beside_the_event_loop_and_sent_once(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    real = documentation.get_openapi
+
+    def watched(**options: Any) -> Any:
+        made.append(threading.current_thread() is threading.main_thread())
+        return real(**options)
+
+    monkeypatch.setattr(documentation, "get_openapi", watched)
+    problem(await front.client.get("/v1/nothing"), 404, "not_found")  # which names what is near
+    first = await front.client.get("/openapi.json", headers={"Accept-Encoding": "gzip"})
+    assert made == [False]
+    assert first.headers["content-type"] == "application/json"
+    assert (first.headers["cache-control"], first.headers["content-encoding"]) == (
+        "no-cache",
+        "gzip",
+    )
+    assert first.json() == json.loads(PATH.read_text("utf-8"))
+    mark = {"If-None-Match": first.headers["etag"], "Accept-Encoding": "gzip"}
+    again = await front.client.get("/openapi.json", headers=mark)
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_behind_a_proxys_prefix_the_openapi_document_names_it() -> None:
+    placed = openapi_file({"openapi": "3.1.0"}, "/camserve")
+    assert json.loads(placed.content)["servers"] == [{"url": "/camserve"}]
+    assert placed.etag != openapi_file({"openapi": "3.1.0"}, "").etag
 
 
 async def test_addresses_that_nobody_made_leave_nothing_behind(front: Front) -> None:
