@@ -97,6 +97,6 @@ def _time_to_deadline_s(request: InputsRequest, state: AppState) -> float:
         raise InvalidRequest(
             f"deadline_ms: at most {longest_s * 1000:.0f}",
             field="deadline_ms",
-            limit=longest_s * 1000,
+            limit=round(longest_s * 1000),
         )
     return request.deadline_ms / 1000

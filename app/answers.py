@@ -256,7 +256,8 @@ async def answer(
     numbers = list(range(len(done.maps)))
     if form == NPY:
         options = array_options(done.job)
-        return await npy_response(state, done, numbers, options, headers, prepare_s=prepare_s)
+        named = {**headers, "Content-Disposition": f'attachment; filename="{record.id}.npy"'}
+        return await npy_response(state, done, numbers, options, named, prepare_s=prepare_s)
     style = picture_options(done.job)
     return await picture_response(
         state, done, numbers, style, headers, form=form, prepare_s=prepare_s

@@ -17,7 +17,15 @@ _ASKED: Final = (
     *("traceparent", "tracestate", "Inference-Header-Content-Length", REQUEST_ID),
 )
 _ANSWERED: Final = (
-    *("Location", "ETag", "Server-Timing", "Preference-Applied", "Retry-After", "RateLimit"),
+    *(
+        "Location",
+        "Link",
+        "ETag",
+        "Server-Timing",
+        "Preference-Applied",
+        "Retry-After",
+        "RateLimit",
+    ),
     *("RateLimit-Policy", "Inference-Header-Content-Length", "Content-Disposition", REQUEST_ID),
 )
 _MAX_AGE_S: Final = 3600

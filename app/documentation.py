@@ -82,6 +82,7 @@ def _components(*models: type[BaseModel]) -> dict[str, Any]:
 
 _HEADERS = {
     "Cache-Control": "How long a browser may keep it, and whether it must ask again.",
+    "Content-Disposition": "A name for the file, of arrays and archives.",
     "ETag": "Tag of this very content, for `If-None-Match`.",
     "Server-Timing": "Milliseconds: `prepare` (decode, resize), `queue`, `compute`, `present`.",
     "Link": "`rel=next`: the next page.",
@@ -95,10 +96,10 @@ _HEADERS = {
     "X-Request-ID": "The id of the request, the caller's if it sent one; it is in the logs.",
 }
 CACHING = ("ETag", "Cache-Control")
+# of all answers to a call that makes work, but to a caller who is not known
+_QUOTA = ("RateLimit", "RateLimit-Policy")
 _OF_STATUS = {
     "Retry-After": frozenset({"409", "429", "503"}),
-    "RateLimit": frozenset({"429"}),
-    "RateLimit-Policy": frozenset({"429"}),
     "WWW-Authenticate": frozenset({"401", "403"}),
 }
 
@@ -216,6 +217,8 @@ def document(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
             for status, response in operation["responses"].items():
                 names = [name for name, statuses in _OF_STATUS.items() if status in statuses]
+                if "429" in operation["responses"] and status not in {"401", "403"}:
+                    names += _QUOTA
                 response.setdefault("headers", {}).update(header(*names, "X-Request-ID"))
         schema["components"]["headers"] = {
             name: {

@@ -27,14 +27,17 @@ RETRY_MS: Final = 2000
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-async def event_stream(state: AppState, record: JobRecord, seen: str | None) -> Response:
+async def event_stream(
+    state: AppState, record: JobRecord, seen: str | None, *, head: bool = False
+) -> Response:
     """The stream of an explanation from `record` on, without the event whose id is `seen`.
 
+    head: only its headers are asked for, and it would not end.
     204, which tells an EventSource to stop asking, if that was the last one.
     """
     if record.is_terminal and _id(await snapshot(state, record)) == seen:
         return Response(status_code=204, headers=_HEADERS)
-    events = _events(state, record.id, seen)
+    events = iter(()) if head else _events(state, record.id, seen)
     return StreamingResponse(events, 200, _HEADERS, EventSourceResponse.media_type)
 
 

@@ -91,6 +91,7 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
 }
 
 
@@ -124,7 +125,9 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _finding(found: Any, models: Sequence[type[BaseModel]]) -> dict[str, str]:
     location = [str(part) for part in found["loc"]]
     if location and location[0] in {"body", "query", "path", "header"}:
-        location = location[1:]
+        # a parameter that may be repeated has a name, and no index
+        repeated = location[0] == "query" and location[-1].isdigit()
+        location = location[1:-1] if repeated else location[1:]
     location = _without_tags(location)
     if found["type"] != _UNKNOWN:  # and its members: targets.0.class_index.tuple[...]
         location = [part for part in location if not _UNION_MEMBER.search(part)]

@@ -96,6 +96,10 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
         headers["WWW-Authenticate"] = _CHALLENGES[code]
     if "retry_after_s" in extensions:
         headers["Retry-After"] = str(math.ceil(extensions["retry_after_s"]))
+    # RFC 9110, 15.5.16: what would have been read
+    for member, name in _OF_MEMBER.items():
+        if member in extensions:
+            headers[name] = ", ".join(extensions[member])
     document |= extensions
     media_type = MEDIA_TYPE
     if request is not None and is_neighbours(request.url.path):
@@ -161,6 +165,7 @@ _CHALLENGES: dict[ErrorCode, str] = {
     ErrorCode.SCOPE_MISSING: 'Bearer realm="camserve", error="insufficient_scope"',
 }
 
+_OF_MEMBER = {"supported": "Accept", "encodings": "Accept-Encoding"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _BY_STATUS: dict[int, ErrorCode] = {
     HTTPStatus.BAD_REQUEST: ErrorCode.MALFORMED_REQUEST,

@@ -161,7 +161,9 @@ def _check_readable(media_type: str, encoding: str) -> None:
 def _check_encoding(encoding: str) -> None:
     if encoding.strip().lower() not in {"", "identity"}:
         raise UnsupportedMediaType(
-            f"a body with content encoding {encoding!r} is not read here: send it uncompressed"
+            f"a body with content encoding {shortened(encoding)!r} is not read here: send it "
+            "uncompressed",
+            encodings=["identity"],
         )
 
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.sse import EventSourceResponse
 from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
@@ -54,13 +53,13 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
             "content": binary(*FORMS[1:]),
             "description": "Done, in the form that was asked for.",
             "links": LINKS_OF_EXPLANATION,
-            "headers": header("Location", "ETag", "Server-Timing"),
+            "headers": header("Location", *CACHING, "Server-Timing", "Content-Disposition"),
         },
         202: {
             "model": Explanation,
             "description": "Accepted; `Location` says where to look.",
             "links": LINKS_OF_EXPLANATION,
-            "headers": header("Location", "Preference-Applied"),
+            "headers": header("Location", "Preference-Applied", *CACHING, "Server-Timing"),
         },
         **problems(400, 404, 406, 409, 413, 415, 422, 429, 500, 503, 504),
     },
@@ -133,7 +132,7 @@ async def _submitted(
         200: {
             "content": binary(NPY, ZIP),
             "description": "The explanation, or its maps.",
-            "headers": header(*CACHING, "Server-Timing"),
+            "headers": header(*CACHING, "Server-Timing", "Content-Disposition"),
         },
         304: NOT_MODIFIED,
         **problems(404, 406, 409, 413, 422, 500, 503, 504),
@@ -165,7 +164,6 @@ async def read_explanation(
     headers = unchanging(state.settings, etag)
     if is_named(request, etag):
         return not_modified(headers)
-    headers["Content-Disposition"] = f'attachment; filename="{explanation_id}.npy"'
     response = await answer(state, record, form, headers)
     return not_modified(headers) if is_current(request, etag) else response
 
@@ -202,13 +200,20 @@ async def follow_explanation(
     last one. With `Last-Event-ID`, what was seen is not sent again.
     """
     record = await fetch(state, explanation_id)
-    if is_head(request.scope):
-        return Response(media_type=EventSourceResponse.media_type)
-    return await event_stream(state, record, last_event_id)
+    return await event_stream(state, record, last_event_id, head=is_head(request.scope))
 
 
 @router.delete(
-    "/{explanation_id}", summary="Cancel", response_model=Explanation, responses=problems(404, 503)
+    "/{explanation_id}",
+    summary="Cancel",
+    response_model=Explanation,
+    responses={
+        200: {
+            "description": "The explanation as it is after that.",
+            "headers": header(*CACHING, "Server-Timing"),
+        },
+        **problems(404, 503),
+    },
 )
 async def cancel_explanation(explanation_id: ExplanationId, state: State) -> Response:
     """Cancel what is queued, ask a running one to stop, leave a finished one as it is.

@@ -15,7 +15,12 @@ __all__ = ["router"]
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", summary="Alive", response_class=PlainTextResponse)
+@router.get(
+    "/livez",
+    summary="Alive",
+    response_description="The process answers.",
+    response_class=PlainTextResponse,
+)
 async def livez() -> Response:
     """200 as long as the process answers at all; touches nothing else."""
     return PlainTextResponse("ok\n")
@@ -24,6 +29,7 @@ async def livez() -> Response:
 @router.get(
     "/readyz",
     summary="Ready",
+    response_description="Redis answers, and so many workers are ready.",
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "Not ready, and why."}},
 )

@@ -88,6 +88,7 @@ async def kserve_explain(
     "/{model}:predict",
     summary="Predict (KServe V1)",
     response_model=Predictions,
+    response_description="One entry for each instance.",
     responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra={
         "requestBody": json_body(InstancesRequest, {"instances": [{"b64": GRAY_PIXEL}]})

@@ -40,7 +40,12 @@ async def check_version(request: Request, state: State) -> None:
         )
 
 
-@router.get("", summary="Server metadata", response_model=ServerMetadata)
+@router.get(
+    "",
+    summary="Server metadata",
+    response_model=ServerMetadata,
+    response_description="The server and what it knows of the protocol.",
+)
 async def server_metadata() -> Response:
     """Name, version and extensions of the server."""
     return json_response(
@@ -48,14 +53,20 @@ async def server_metadata() -> Response:
     )
 
 
-@router.get("/health/live", summary="Server live", response_model=ServerLive)
+@router.get(
+    "/health/live", summary="Server live", response_model=ServerLive, response_description="It is."
+)
 async def server_live() -> Response:
     """200 as long as the process answers at all, as `/livez`."""
     return json_response(ServerLive(live=True))
 
 
 @router.get(
-    "/health/ready", summary="Server ready", response_model=ServerReady, responses=problems(503)
+    "/health/ready",
+    summary="Server ready",
+    response_model=ServerReady,
+    response_description="It can explain something now.",
+    responses=problems(503),
 )
 async def server_ready(state: State) -> Response:
     """200 if a live worker has run its warm-up explanation, as `/readyz`."""
@@ -65,7 +76,11 @@ async def server_ready(state: State) -> Response:
 
 
 @router.get(
-    "/models", summary="Names of models", response_model=ServerModels, responses=problems(503)
+    "/models",
+    summary="Names of models",
+    response_model=ServerModels,
+    response_description="All names, whether ready or not.",
+    responses=problems(503),
 )
 async def server_models(state: State) -> Response:
     """The names of all models, as KServe lists them; `GET /v1/models` says more."""
@@ -76,6 +91,7 @@ async def server_models(state: State) -> Response:
 @router.get(
     "/models/{model}",
     summary="Model metadata",
+    response_description="What it takes and returns.",
     response_model=ModelMetadata,
     responses=problems(404, 503),
     dependencies=[Depends(check_version)],
@@ -98,6 +114,7 @@ async def open_inference_metadata(model: Name, state: State) -> Response:
 @router.get(
     "/models/{model}/ready",
     summary="Model ready",
+    response_description="It can be used now.",
     response_model=ModelReady,
     responses=problems(404, 503),
     dependencies=[Depends(check_version)],

@@ -38,6 +38,7 @@ Asked = TypeVar("Asked", bound=BaseModel)
 @router.post(
     "/index",
     summary="Repository index",
+    response_description="A line for each model.",
     response_model=RepositoryIndex,
     responses=problems(400, 413, 415, 422, 503),
     openapi_extra={"requestBody": json_body(RepositoryQuery, {"ready": True}, required=False)},
@@ -57,6 +58,7 @@ async def repository_index(request: Request, state: State) -> Response:
 @router.post(
     "/models/{model}/load",
     summary="Load (Open Inference)",
+    response_description="Resident on every live worker that serves it.",
     response_model=ModelLoaded,
     responses=problems(400, 404, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": json_body(RepositoryLoad, {}, required=False)},
@@ -79,6 +81,7 @@ async def repository_load(request: Request, model: Name, state: State) -> Respon
 @router.post(
     "/models/{model}/unload",
     summary="Unload (Open Inference)",
+    response_description="Resident nowhere.",
     response_model=ModelUnloaded,
     responses=problems(400, 404, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": json_body(RepositoryUnload, {}, required=False)},

@@ -58,7 +58,7 @@ class PictureQuery(PictureOptions):
             "model": MapArray,
             "content": binary(NPY),
             "description": "The finished map.",
-            "headers": header(*CACHING, "Server-Timing"),
+            "headers": header(*CACHING, "Server-Timing", "Content-Disposition"),
         },
         304: NOT_MODIFIED,
         **problems(*NO_RESULT),

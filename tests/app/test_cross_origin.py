@@ -41,7 +41,7 @@ async def test_a_page_that_is_named_may_ask_and_read(redis_url: str) -> None:
             assert done.headers["Access-Control-Allow-Origin"] == origin
             assert "Origin" in done.headers["Vary"]
             exposed = done.headers["Access-Control-Expose-Headers"].split(", ")
-            assert {"Location", "ETag", "Server-Timing", "X-Request-ID"} <= set(exposed)
+            assert {"Location", "Link", "ETag", "Server-Timing", "X-Request-ID"} <= set(exposed)
             assert "access-control-allow-credentials" not in done.headers
         refusal = await front.client.get("/v1/nothing", headers={"Origin": PAGE})
         assert refusal.status_code == 404

@@ -188,6 +188,14 @@ async def test_head_of_a_stream_ends(front: Front) -> None:
     response = await front.client.head(f"{await accepted(front)}/events")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "content-length" not in response.headers, "what GET sends has no known length"
+    await front.work()
+    href = response.request.url.path.removesuffix("/events")
+    async with stream(front, href) as events:
+        last = await anext(events)
+    done = await front.client.head(f"{href}/events", headers={"Last-Event-ID": last.id})
+    assert done.status_code == 204
 
 
 async def test_a_client_that_leaves_leaves_nothing_behind(

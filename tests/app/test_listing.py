@@ -114,7 +114,8 @@ async def test_the_limit_at_its_edges(front: Front) -> None:
     [
         ("cursor=1", "cursor: not the next_cursor of a page"),
         ("cursor=01JD8Q4V1N0Z7M3K5T9W2XACBE", "cursor: not the next_cursor of a page"),
-        ("state=done", "state"),
+        ("state=done", "state: must be 'queued', 'running', "),
+        ("state=failed&state=done", "state: must be 'queued'"),
         ("stat=failed", "did you mean 'state'?"),
         ("limit=1&limit=2", "limit is given 2 times"),
         ("model=toy&model=toy", "model is given 2 times"),

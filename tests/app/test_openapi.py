@@ -105,6 +105,8 @@ def test_operations_read_well() -> None:
     }
     for name, operation in operations.items():
         assert operation["summary"], name
+        for response in operation["responses"].values():
+            assert response["description"] != "Successful Response", (name, "is FastAPI's, for all")
         assert operation["description"].endswith((".", ")")), name
         for parameter in operation.get("parameters", ()):
             assert parameter.get("description"), (name, parameter["name"])
@@ -183,9 +185,6 @@ def test_operations_have_names_for_generated_clients() -> None:
 
 def test_headers_of_answers_are_described() -> None:
     answers = CREATE["responses"]
-    done = {"Location", "ETag", "Server-Timing", "X-Request-ID"}
-    assert set(answers["200"]["headers"]) == done
-    assert set(answers["202"]["headers"]) == {"Location", "Preference-Applied", "X-Request-ID"}
     limits = {"RateLimit", "RateLimit-Policy"}
     assert set(answers["429"]["headers"]) == {"Retry-After", *limits, "X-Request-ID"}
     assert set(answers["401"]["headers"]) == {"WWW-Authenticate", "X-Request-ID"}
