@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,6 +28,13 @@ _OBJECTS = ("method_options", "evaluate")
 _OUTPUT = tuple(OutputOptions.model_fields)
 _PARAMS = "params"
 _NESTED = ("inputs", "targets", "output")
+_WHOLE = "or send a form whose field `request` is the JSON request"
+_INSTEAD = {
+    "model": "the address names the model",
+    "inputs": f"send the files themselves, or url=..., {_WHOLE}",
+    "targets": f"give {', '.join(TARGET_KEYS)}, {_WHOLE}",
+    "output": f"give its members, as in colormap=jet, {_WHOLE}",
+}
 
 
 @cache
@@ -65,10 +72,7 @@ def request_from_fields(
     for name, value in fields:
         refuse_answer_form({name: value})
         if name not in known:
-            near = near_names(name, known)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            short = shortened(name)
-            raise InvalidRequest(f"unknown field {short!r}{hint}", field=short, near=near)
+            raise _unknown(name, known, contract)
         given.setdefault(name, []).append(value)
     for name, values in given.items():
         if len(values) > 1 and name not in REPEATABLE:
@@ -87,6 +91,15 @@ def request_from_fields(
     if targets:
         document["targets"] = targets
     return document
+
+
+def _unknown(name: str, known: Sequence[str], contract: type[InputsRequest]) -> InvalidRequest:
+    if name == "model" or (name in _NESTED and name in contract.model_fields):
+        return InvalidRequest(f"{name} is no field here: {_INSTEAD[name]}", field=name)
+    near = near_names(name, known)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    short = shortened(name)
+    return InvalidRequest(f"unknown field {short!r}{hint}", field=short, near=near)
 
 
 def _value(name: str, values: list[str]) -> Any:

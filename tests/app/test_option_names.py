@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.negotiation import PNG
 from tests.app.front import Front, png, problem
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +27,31 @@ async def test_the_form_of_the_answer_belongs_into_the_url(front: Front) -> None
         found = problem(await front.client.post(URL, **ask), 422, "invalid_request")
         assert "put ?as=webp into the URL" in found["detail"]
         assert found["field"] == "as"
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "said"),
+    [
+        (URL, "targets", "give class_index, class_label, top,"),
+        (URL, "output", "give its members, as in colormap=jet"),
+        (URL, "inputs", "send the files themselves"),
+        ("/v1/models/toy/predict", "inputs", "send the files themselves"),
+        ("/v1/models/toy/predict", "model", "the address names the model"),
+        ("/v1/models/toy/predict", "output", "unknown field 'output'"),
+    ],
+)
+@pytest.mark.parametrize("flat", ["form", "query"])
+async def test_what_is_no_flat_field_says_what_is_instead(
+    front: Front, url: str, name: str, said: str, flat: str
+) -> None:
+    fields = {name: "[]"} | ({} if "predict" in url else {"model": "toy"})
+    form: dict[str, Any] = {"data": fields, "files": {"input": png()}}
+    raw: dict[str, Any] = {"params": fields, "content": png(), "headers": {"Content-Type": PNG}}
+    response = await front.client.post(url, **(form if flat == "form" else raw))
+    found = problem(response, 422, "invalid_request")
+    assert said in found["detail"]
+    assert found["field"] == name
+    assert ("`request`" in found["detail"]) == (name in {"targets", "inputs"} or url == URL)
 
 
 @pytest.mark.parametrize("view", ["map", "overlay"])

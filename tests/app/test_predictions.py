@@ -120,7 +120,7 @@ async def test_nothing_is_left_behind(front: Front, monkeypatch: pytest.MonkeyPa
 REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"params": {"topp": 1}}, 422, "invalid_request", "did you mean 'top'?"),
     ({"params": {"class_index": 1}}, 422, "invalid_request", "unknown field 'class_index'"),
-    ({"params": {"model": "toy"}}, 422, "invalid_request", "unknown field 'model'"),
+    ({"params": {"model": "toy"}}, 422, "invalid_request", "the address names the model"),
     ({"json": {"model": "toy"}}, 422, "invalid_request", "model is part of the address"),
     ({"json": {"inputs": [], "targets": []}}, 422, "invalid_request", "unknown field 'targets'"),
     ({"json": {"inputs": []}}, 422, "invalid_request", "there is no input"),
