@@ -108,7 +108,7 @@ async def _present(
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
     position = await state.queue.position(record)
-    signer = await state.signer() if done else None
+    signer = await state.signer()
 
     def write() -> bytes:
         return json_bytes(

@@ -226,6 +226,14 @@ async def test_an_event_source_needs_no_key(guarded: Front) -> None:
     )
 
 
+async def test_events_can_be_followed_before_there_are_results(guarded: Front) -> None:
+    accepted = await guarded.post(headers={"Prefer": "respond-async"})
+    assert accepted.status_code == 202
+    href = accepted.json()["events"]["href"]
+    assert (await guarded.client.get(accepted.headers["Location"])).json()["events"]["href"] == href
+    assert (await stranger(guarded, "HEAD", href)).status_code == 200
+
+
 async def test_without_keys_links_have_no_signature_and_old_ones_still_open(
     redis_url: str, path: Path
 ) -> None:
