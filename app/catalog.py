@@ -84,7 +84,8 @@ class Catalog:
         return None if card is None else _parsed(card)
 
     async def workers(self, *, fresh: bool = False) -> tuple[WorkerStatus, ...]:
-        """Live workers, by a look at most half a second old, or now. Raises QueueUnavailable."""
+        """Live workers, and those about to be replaced; by a look at most half a second old, or by
+        a fresh one. Raises QueueUnavailable."""
         now_s = time.monotonic()
         if fresh or now_s - self._workers_read_s > WORKERS_FRESH_S:
             statuses = (await self._registry.workers()).values()

@@ -60,4 +60,4 @@ async def carried_out(
 async def _serving(state: AppState, model: str) -> set[str]:
     """The live workers of the model, as of now."""
     workers = await state.catalog.workers(fresh=True)
-    return {worker.worker for worker in workers if model in worker.models}
+    return {one.worker for one in workers if model in one.models and not one.restarting}

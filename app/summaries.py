@@ -42,7 +42,7 @@ async def summary(
         classes=card.classes,
         input=card.input,
         feature_layer=card.feature_layer,
-        workers=len(serving),
+        workers=sum(not one.restarting for one in serving),
         resident_on=tuple(
             Residence(worker=one.worker, host=one.host, device=one.device)
             for one in serving

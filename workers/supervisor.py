@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from redis.asyncio import Redis
 
 from camserve.broker import QueueOptions, Registry, WorkerQueue
+from camserve.contracts.cards import WorkerStatus
 from camserve.errors import QueueUnavailable
 from camserve.lifeline import Lifeline
 from camserve.settings import Settings
@@ -98,17 +99,35 @@ class Supervisor:
             del self._children[worker]
 
     async def _hand_on(self, worker: str) -> None:
-        """What the dead child had claimed goes to others now, not after its lease; and nobody
-        counts on it any more."""
+        """What the dead child had claimed goes to others now, not after its lease."""
         try:
             await WorkerQueue.release_consumer(
                 self._redis, self._options, worker, model_names(self._settings.models_dir)
             )
-            await Registry(self._redis, self._options).remove_worker(worker)
+            await self._strike_out(worker)
         except QueueUnavailable:
             logger.warning("Redis is away: the jobs of %s are handed on after their lease", worker)
         except Exception:
             logger.exception("the jobs of %s are handed on after their lease", worker)
+
+    async def _strike_out(self, worker: str) -> None:
+        """Nobody counts on the dead child any more; but what it served is served again in a moment,
+        and until then requests wait in the queue. Without a successor its entry goes stale."""
+        registry = Registry(self._redis, self._options)
+        record = (await registry.worker_records()).get(worker)
+        if record is None or self._stopping.is_set():
+            await registry.remove_worker(worker)
+            return
+        last = WorkerStatus.model_validate_json(record.status)
+        status = last.model_copy(
+            update={"restarting": True, "resident": (), "warm": False, "p50_ms": {}}
+        )
+        await registry.heartbeat(
+            worker,
+            status.model_dump_json().encode(),
+            service_time_ms=record.service_time_ms,
+            batch_limit=record.batch_limit,
+        )
 
     def _signal_all(self, number: signal.Signals) -> None:
         for child in self._children.values():

@@ -175,3 +175,6 @@ class WorkerStatus(Message):
     p50_ms: dict[str, ServiceTimes] = Field(
         {}, description="By model, the medians of its last batches."
     )
+    restarting: bool = Field(
+        default=False, description="It died, and another one is about to take its place."
+    )

@@ -92,13 +92,19 @@ async def test_a_load_that_fails_is_the_answer(front: Front) -> None:
     assert (document["detail"], document["worker"]) == ("the hub cannot be reached", "w2")
 
 
-async def test_a_worker_that_dies_over_it_is_not_waited_for(front: Front) -> None:
+@pytest.mark.parametrize("is_replaced", [True, False])
+async def test_a_worker_that_dies_over_it_is_not_waited_for(
+    front: Front, *, is_replaced: bool
+) -> None:
     await front.heartbeat("toy", worker="w2")
     first, second = await front.commanded("w1"), await front.commanded("w2")
     asked = asyncio.create_task(front.client.post(LOAD))
     await obey(front, first)
     assert await second.next(5)
-    await front.registry.remove_worker("w2")
+    if is_replaced:
+        await front.heartbeat("toy", worker="w2", resident=(), restarting=True)
+    else:
+        await front.registry.remove_worker("w2")
     async with asyncio.timeout(5):
         response = await asked
     assert response.status_code == 200

@@ -152,6 +152,19 @@ async def test_the_list_of_models(front: Front) -> None:
     assert toy["resident_on"] == [{"worker": "w1", "host": "here", "device": "cpu"}]
 
 
+async def test_a_worker_about_to_be_replaced_keeps_the_queue_open(redis_url: str) -> None:
+    """Its model is explained in a moment; but nothing is resident, and no load is asked of it."""
+    async with running_front(redis_url) as front:
+        await front.publish(served=False)
+        await front.heartbeat("toy", warm=False, resident=(), restarting=True)
+        accepted = await front.post(headers={"Prefer": "respond-async"})
+        assert accepted.status_code == 202
+        (line,) = (await front.client.get("/v1/models")).json()["models"]
+        assert (line["workers"], line["resident_on"], line["ready"]) == (0, [], True)
+        assert (await front.client.get("/v2/health/ready")).status_code == 503
+        problem(await front.client.post("/v1/models/toy/load"), 503, "no_worker")
+
+
 async def test_medians_of_several_workers(front: Front) -> None:
     times = {"w1": (10.0, None), "w2": (30.0, 4.0), "w3": (20.0, 6.0), "w4": None}
     for worker, known in times.items():

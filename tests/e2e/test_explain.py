@@ -118,7 +118,8 @@ def test_a_finished_explanation_is_not_canceled(client: httpx.Client) -> None:
 def test_the_models_say_what_they_are(client: httpx.Client, service: Service) -> None:
     models = {model["name"]: model for model in client.get("/v1/models").json()["models"]}
     assert models["shapes"]["state"] == "ready"
-    assert models["shapes"]["resident_on"] == ["cpu"]
+    (where,) = models["shapes"]["resident_on"]
+    assert where["device"] == "cpu"
     card = client.get("/v1/models/shapes").json()
     assert card["labels"] == list(LABELS)
     assert card["feature_layer"] == "stage3"

@@ -12,7 +12,7 @@ from camserve.broker.embedded import EmbeddedServer
 from tests.service import ROOT, Service, make_repository
 
 JOBS = 16
-INPUTS = 32
+INPUTS = 16
 SAMPLE = (ROOT / "models" / "shapes" / "samples" / "star.png").read_bytes()
 OPEN = {"queued", "running"}
 
