@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from app.answers import json_response
 from app.documentation import header, problems
 from app.model_commands import carried_out
 from app.negotiation import parse_prefer
+from app.query_strings import refuse_unknown_options
 from app.routers.parameters import Name, Prefer
 from app.state import AppState, State
 from app.summaries import model_href, summary
@@ -16,7 +17,9 @@ from camserve.contracts.explanations import ModelSummary
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/models", tags=["administration"])
+router = APIRouter(
+    prefix="/v1/models", tags=["administration"], dependencies=[Depends(refuse_unknown_options)]
+)
 
 _UNFINISHED = {
     "model": ModelSummary,

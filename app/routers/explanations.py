@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
@@ -26,6 +26,7 @@ from app.negotiation import (
     parse_prefer,
 )
 from app.outcomes import answering, outcome
+from app.query_strings import refuse_unknown_options
 from app.representations import explanation_href
 from app.results import fetch, fetch_succeeded
 from app.routers.parameters import ExplanationId, IdempotencyKey, Prefer
@@ -126,6 +127,7 @@ async def _submitted(
 
 @router.get(
     "/{explanation_id}",
+    dependencies=[Depends(refuse_unknown_options)],
     summary="Read",
     response_model=Explanation,
     responses={
@@ -170,6 +172,7 @@ async def read_explanation(
 
 @router.get(
     "/{explanation_id}/events",
+    dependencies=[Depends(refuse_unknown_options)],
     summary="Follow",
     response_class=Response,  # with its own class, FastAPI would write the events
     responses={
@@ -178,7 +181,7 @@ async def read_explanation(
             "description": "The explanation, whenever it changes.",
         },
         204: {"description": "`Last-Event-ID` is that of the last event: nothing more will come."},
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
 async def follow_explanation(
@@ -205,6 +208,7 @@ async def follow_explanation(
 
 @router.delete(
     "/{explanation_id}",
+    dependencies=[Depends(refuse_unknown_options)],
     summary="Cancel",
     response_model=Explanation,
     responses={
@@ -212,7 +216,7 @@ async def follow_explanation(
             "description": "The explanation as it is after that.",
             "headers": header(*CACHING, "Server-Timing"),
         },
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
 async def cancel_explanation(explanation_id: ExplanationId, state: State) -> Response:

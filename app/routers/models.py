@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.answers import current_response, json_response
 from app.document_links import LINKS_OF_MODELS
 from app.documentation import CACHING, NOT_MODIFIED, header, problems
 from app.negotiation import JSON
+from app.query_strings import refuse_unknown_options
 from app.routers.parameters import Name
 from app.state import State
 from app.summaries import served_card, summary
@@ -18,7 +19,9 @@ from camserve.contracts.explanations import LayerList, ModelList, ServedCard
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(
+    prefix="/v1/models", tags=["models"], dependencies=[Depends(refuse_unknown_options)]
+)
 
 
 @router.get(
@@ -32,7 +35,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
             "headers": header(*CACHING),
         },
         304: NOT_MODIFIED,
-        **problems(503),
+        **problems(422, 503),
     },
 )
 async def list_models(request: Request, state: State) -> Response:
@@ -54,7 +57,7 @@ async def list_models(request: Request, state: State) -> Response:
             "headers": header(*CACHING),
         },
         304: NOT_MODIFIED,
-        **problems(404, 503),
+        **problems(404, 422, 503),
         503: {
             "content": {
                 JSON: {"schema": {"$ref": "#/components/schemas/ServedCard"}},
@@ -90,7 +93,7 @@ async def read_model(request: Request, model: Name, state: State) -> Response:
             "headers": header(*CACHING),
         },
         304: NOT_MODIFIED,
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
 async def list_layers(request: Request, model: Name, state: State) -> Response:

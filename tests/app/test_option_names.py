@@ -54,6 +54,29 @@ async def test_what_is_no_flat_field_says_what_is_instead(
     assert ("`request`" in found["detail"]) == (name in {"targets", "inputs"} or url == URL)
 
 
+@pytest.mark.parametrize(
+    ("method", "url", "said"),
+    [
+        ("GET", "{href}?az=npy", "unknown query parameter 'az'; did you mean 'as'?"),
+        ("GET", "{href}?as=npy&as=zip", "as is given 2 times"),
+        ("GET", "{href}/events?since=3", "unknown query parameter 'since'"),
+        ("DELETE", "{href}?force=1", "unknown query parameter 'force'"),
+        ("GET", "/v1/models?state=ready", "unknown query parameter 'state'"),
+        ("GET", "/v1/models/toy?full=1", "unknown query parameter 'full'"),
+        ("GET", "/v1/models/toy/layers?top=3", "unknown query parameter 'top'"),
+        ("POST", "/v1/models/toy/load?device=cpu", "unknown query parameter 'device'"),
+    ],
+)
+async def test_an_option_that_is_not_there_is_not_ignored(
+    front: Front, method: str, url: str, said: str
+) -> None:
+    response, _, _ = await front.done(front.post())
+    asked = url.format(href=response.headers["Location"])
+    found = problem(await front.client.request(method, asked), 422, "invalid_request")
+    assert found["detail"] == said
+    assert found["field"] in url
+
+
 @pytest.mark.parametrize("view", ["map", "overlay"])
 @pytest.mark.parametrize("query", ["size=64&size=32", "as=png&as=webp", "size=64&size=64"])
 async def test_an_option_of_a_view_that_is_given_twice(front: Front, view: str, query: str) -> None:
