@@ -44,14 +44,14 @@ Numbers = Annotated[Any, WithJsonSchema({"type": "array", "items": {}})]
 
 
 class Link(Message):
-    href: str
+    href: str = Field(description="Address, without the host.")
 
 
 class TargetSummary(Message):
     """What was explained, and the score that was differentiated."""
 
     class_index: int | None = Field(description="The class, counted from 0; null if there is none.")
-    class_label: str | None = None
+    class_label: str | None = Field(None, description="The class by its label, if it has one.")
     reduction: str | None = Field(None, description="The named reduction, if one was asked for.")
     expression: str | None = Field(
         None,
@@ -75,10 +75,10 @@ class MapSummary(Message):
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     shape: tuple[int, ...] = Field(description="Feature layer's grid, axes as the input's.")
-    dtype: str = "float32"
+    dtype: str = Field("float32", description="Of the signed map.")
     min: float | None = Field(description="Least value of the signed map.")
     max: float | None = Field(description="Greatest value of the signed map.")
-    href: str
+    href: str = Field(description="The finished map; its query takes any size and convention.")
     data: Numbers | None = Field(
         None, exclude_if=_is_absent, description="The finished map, with `output.map=list`."
     )
@@ -90,16 +90,18 @@ class MapSummary(Message):
 class ResultSummary(Message):
     """One map: one target of one input."""
 
-    input: int
-    input_name: str | None = None
+    input: int = Field(description="Which input, counted from 0, files before URLs.")
+    input_name: str | None = Field(None, description="Name of the uploaded file, if it had one.")
     target: TargetSummary
     feature_layer: Layers = Field(description="The layer, or those whose maps are fused.")
-    reduction_layer: str
+    reduction_layer: str = Field(description="What was differentiated.")
     method: str
-    convention: str
+    convention: str = Field(description="How the finished map is made, unless its URL says else.")
     map: MapSummary
     overlay: Link
-    diagnostics: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = Field(
+        (), description="What is remarkable about the map, as that it is zero everywhere."
+    )
     evaluation: tuple[MetricResult, ...] = Field((), description="What `evaluate` asked for.")
 
 
@@ -130,21 +132,23 @@ class Progress(Message):
 class Lifetime(Message):
     """What is known of an explanation in every state."""
 
-    id: str
+    id: str = Field(description="Sorts by the time of acceptance.")
     state: State
-    model: str
-    model_version: str
-    created_at: datetime
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
-    deadline_at: datetime
+    model: str = Field(description="Name of the model.")
+    model_version: str = Field(description="Digest of its card and files when it was accepted.")
+    created_at: datetime = Field(description="When it was accepted.")
+    started_at: datetime | None = Field(None, description="When the last attempt began.")
+    completed_at: datetime | None = Field(
+        None, description="When it came to its last state, which never changes."
+    )
+    deadline_at: datetime = Field(description="When it expires, unless it is done.")
     attempts: int = Field(description="How often a worker began it.")
     cancel_requested: bool = Field(
         default=False, description="Whether DELETE was sent; a running one stops when it can."
     )
     timings_ms: Timings = Timings()
-    error: FailureMessage | None = None
-    href: str
+    error: FailureMessage | None = Field(None, description="Why there is no result, at the end.")
+    href: str = Field(description="Address of the explanation.")
 
 
 class Explanation(Lifetime):
@@ -157,7 +161,9 @@ class Explanation(Lifetime):
     progress: Progress | None = Field(
         None, description="Of a running one, once its worker told, twice a second at most."
     )
-    results: tuple[ResultSummary, ...] = ()
+    results: tuple[ResultSummary, ...] = Field(
+        (), description="By input, then by target; empty until it has succeeded."
+    )
     computation: Computation | None = Field(None, description="Null while there is no result.")
     webhook: WebhookDelivery | None = Field(
         None, description="What became of the request's `webhook`; null if there was none."
@@ -194,26 +200,28 @@ class MapArray(Message):
 class Residence(Message):
     """A worker that holds a model ready."""
 
-    worker: str
-    host: str
-    device: str
+    worker: str = Field(description="Name of the worker process.")
+    host: str = Field(description="Its machine.")
+    device: str = Field(description="As `cpu`, `cuda:0`.")
 
 
 class ModelSummary(Message):
     """A model at a glance."""
 
-    name: str
+    name: str = Field(description="What requests call it.")
     title: str
     description: str
-    task: str
+    task: str = Field(description="What its output means, as `classification`.")
     state: CardState
     ready: bool = Field(
         description="Whether it can be used now: it is resident, or is loaded on first use."
     )
     problem: FailureMessage | None = Field(None, description="Why it is not ready.")
-    classes: int | None = None
-    input: InputSpec | None = None
-    feature_layer: Layers | None = None
+    classes: int | None = Field(None, description="How many; null while it was never loaded.")
+    input: InputSpec | None = Field(None, description="What it takes; null while not known.")
+    feature_layer: Layers | None = Field(
+        None, description="What is explained if a request names no layer; null while not known."
+    )
     workers: int = Field(description="Live workers that serve it.")
     resident_on: tuple[Residence, ...] = Field((), description="Those that hold it ready.")
     queue_depth: int = Field(0, description="Jobs that wait or run.")
@@ -222,7 +230,7 @@ class ModelSummary(Message):
         description="Median time of its last 100 batches on the device of a worker, without the "
         "wait in the queue and the load; of several workers, the median of theirs.",
     )
-    href: str
+    href: str = Field(description="Address of its card.")
 
 
 class ModelList(Message):
@@ -253,6 +261,6 @@ class Readiness(Message):
     """Whether the service can explain something now, and if not, why."""
 
     ready: bool
-    redis: bool
+    redis: bool = Field(description="Whether Redis answers.")
     workers: int = Field(description="Live workers that have run their warm-up explanation.")
     reason: str | None = None

@@ -279,3 +279,12 @@ def test_nothing_of_pydantic_or_fastapi_shows() -> None:
     text = render()
     assert "HTTPValidationError" not in text
     assert not re.search(r"Annotated|Literal\[|typing\.|:class:", text)
+
+
+@pytest.mark.parametrize("name", ["Explanation", "ExplanationSummary", "ModelSummary", "Link"])
+def test_what_an_answer_holds_is_described(name: str) -> None:
+    """All but what its name says in full."""
+    plain = {"state", "method", "title", "description", "priority"}
+    for member, schema in DOCUMENT["components"]["schemas"][name]["properties"].items():
+        text = schema.get("description", "")
+        assert member in plain or "$ref" in schema or text.endswith("."), f"{name}.{member}"
