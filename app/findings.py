@@ -126,7 +126,7 @@ def _finding(found: Any, models: Sequence[type[BaseModel]]) -> dict[str, str]:
     location = [str(part) for part in found["loc"]]
     if location and location[0] in {"body", "query", "path", "header"}:
         # a parameter that may be repeated has a name, and no index
-        repeated = location[0] == "query" and location[-1].isdigit()
+        repeated = location[0] == "query" and len(location) > 2 and location[-1].isdigit()
         location = location[1:-1] if repeated else location[1:]
     location = _without_tags(location)
     if found["type"] != _UNKNOWN:  # and its members: targets.0.class_index.tuple[...]

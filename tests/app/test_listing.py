@@ -117,6 +117,7 @@ async def test_the_limit_at_its_edges(front: Front) -> None:
         ("state=done", "state: must be 'queued', 'running', "),
         ("state=failed&state=done", "state: must be 'queued'"),
         ("stat=failed", "did you mean 'state'?"),
+        ("733=1", "733: unknown field '733'"),
         ("limit=1&limit=2", "limit is given 2 times"),
         ("model=toy&model=toy", "model is given 2 times"),
     ],
