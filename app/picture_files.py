@@ -65,9 +65,9 @@ def _opened(data: bytes) -> Image.Image:
                 "the picture is truncated or damaged in its header: send the whole file"
             ) from error
         kind = kind_of(data)
-        what = f"the file seems to be {kind}" if kind else "not a picture"
+        what = f"the file seems to be {kind}," if kind else "not a picture, or"
         raise UnreadableImage(
-            f"{what}, of a kind that camserve does not read: send {', '.join(FORMATS)}",
+            f"{what} of a kind that camserve does not read: send {', '.join(FORMATS)}",
             formats=list(FORMATS),
         ) from error
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+from importlib.util import find_spec
 
 from redis.asyncio import Redis
 
@@ -58,6 +59,9 @@ def main() -> int:
             "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "
             "with a private one by `python -m camserve serve`"
         )
+        return CONFIGURATION_ERROR
+    if find_spec("torch") is None:  # in the children it would be a traceback, again and again
+        logger.error("workers need torch: pip install 'camserve[worker]'")
         return CONFIGURATION_ERROR
     try:
         redis = connect(settings.redis_url)

@@ -8,6 +8,13 @@
 `AsyncClient` is the same for asyncio. docs/client.md has the rest.
 """
 
+from importlib.util import find_spec
+
+if find_spec("httpx") is None:
+    raise ModuleNotFoundError(
+        "camserve.client needs httpx: pip install 'camserve[client]'", name="httpx"
+    )
+
 from camserve.client.arguments import (
     ExplainArguments,
     MapArguments,

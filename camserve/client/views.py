@@ -9,6 +9,7 @@ from camserve.contracts.explanations import (
     Computation,
     Explanation,
     MapSummary,
+    Progress,
     ResultSummary,
     TargetSummary,
     Timings,
@@ -133,6 +134,16 @@ class ExplanationView(Generic[R]):
     @property
     def completed_at(self) -> datetime | None:
         return self.document.completed_at
+
+    @property
+    def queue_position(self) -> int | None:
+        """How many of its model are before it, while it is queued."""
+        return self.document.queue_position
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is, while it runs."""
+        return self.document.progress
 
     @property
     def timings_ms(self) -> Timings:

@@ -36,6 +36,7 @@ SUMMARY = "summary.json"
 GRACE_S = 5.0
 _TIMEOUT_S = 600.0
 _RECONNECT_S = 60.0
+_FIRST_CONTACT_S = 3.0
 # refusals of what is asked of every file
 _OF_THE_OPTIONS = (
     ErrorCode.MODEL_NOT_FOUND,
@@ -63,11 +64,13 @@ async def run_batch(
     away for longer than a minute, or that refuses the key, ends the run. Raises ClientError,
     OSError, ValueError before anything is explained.
     """
+    options = client_options(chosen, timeout_s=_TIMEOUT_S, reconnect_s=_RECONNECT_S)
+    # a run that has not begun has nothing to lose: what never answers is a wrong address
+    async with AsyncClient(**options | {"reconnect_s": _FIRST_CONTACT_S}) as client:
+        card = await client.model(arguments["model"])
     out = Path(chosen.out)
     await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
-    options = client_options(chosen, timeout_s=_TIMEOUT_S, reconnect_s=_RECONNECT_S)
     async with AsyncClient(**options) as client:
-        card = await client.model(arguments["model"])
         asked = Options(
             arguments, chosen.mask, chosen.picture, with_map=chosen.map, version=card.version
         )

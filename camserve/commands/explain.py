@@ -27,9 +27,13 @@ reached or cannot do it now, 4 the service refused the request, 130 interrupted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "%(prog)s INPUT [INPUT ...] --model NAME [OPTIONS]"  # a mistake shows it, too
     parser.epilog = _EPILOG
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="a file, several, a folder, or - for stdin"
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a file, a URL, a folder, several, or -",
     )
     add_explain_arguments(parser)
     one = parser.add_argument_group("of one input")

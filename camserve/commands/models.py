@@ -42,9 +42,10 @@ def _show(chosen: argparse.Namespace) -> int:
             str(model.queue_depth),
         )
     print_table(table)
-    problems = [(model.name, model.problem.detail) for model in models if model.problem]
-    for name, detail in problems:
-        print_table(f"{name}: {detail}")
+    for model in models:
+        if model.problem:
+            detail = model.problem.detail.removeprefix(f"model {model.name!r}: ")
+            print_table(f"{model.name}: {detail}")
     return ExitCode.OK
 
 

@@ -24,6 +24,7 @@ _SHOWN_VALUES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s INPUT [INPUT ...] --model NAME [OPTIONS]"
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="a file, a URL, several, or - for stdin"
     )

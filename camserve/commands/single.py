@@ -73,7 +73,7 @@ def _write_each(results: tuple[Result, ...], output: Output, form: str) -> list[
 
 
 def _summarise(explanation: Explanation, base_url: str) -> None:
-    table = Table("class", "label", "score", "layer", "overlay")
+    table = Table("class", "label", "score", "layer")
     for result in explanation.results:
         target = result.target
         table.add_row(
@@ -81,10 +81,14 @@ def _summarise(explanation: Explanation, base_url: str) -> None:
             target.class_label or target.expression or target.reduction or "",
             "not finite" if result.score is None else f"{result.score:.4g}",
             layers_text(result.feature_layer),
-            base_url.rstrip("/") + result.summary.overlay.href,
         )
     print_table(table)
     for number, result in enumerate(explanation.results):
+        # lines, since a table would cut or fold what does not fit a terminal
+        print_table(f"result {number}: overlay {base_url.rstrip('/')}{result.summary.overlay.href}")
+        for tested in result.evaluation:
+            value = "not finite" if tested.value is None else f"{tested.value:.4f}"
+            print_table(f"result {number}: {tested.metric} {value}: {tested.meaning}")
         for found in result.diagnostics:
             print_table(f"result {number}: {found.code}: {found.advice}")
     took = explanation.timings_ms.total

@@ -84,7 +84,9 @@ class Tally:
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{self.skipped} done before"] if self.skipped else []
         parts += [f"{self.left} left"] if self.left else []
-        lines = [f"{', '.join(parts)} in {self.seconds:.1f} s ({self.per_second:.1f}/s)"]
+        worked = bool(self.succeeded or self.failed)
+        speed = f" in {self.seconds:.1f} s ({self.per_second:.1f}/s)" if worked else ""
+        lines = [f"{', '.join(parts)}{speed}"]
         for code, count in self.reasons.most_common():
             names = ", ".join(self.examples[code]) + (", …" if count > _SHOWN_FILES else "")
             lines.append(f"{count} x {code}: {self.details[code]} ({names})")

@@ -246,7 +246,9 @@ def test_an_explanation_is_followed_to_its_end(client: Client) -> None:
     explanation = client.submit(
         SAMPLE, model="shapes", evaluate={"metrics": ["deletion"], "steps": 50}
     )
-    states = [one.state for one in explanation.follow()]
+    told = [(one.state, one.queue_position, one.progress) for one in explanation.follow()]
+    assert told[-1] == (State.SUCCEEDED, None, None)
+    states = [state for state, _, _ in told]
     assert states[-1] is State.SUCCEEDED
     assert State.SUCCEEDED not in states[:-1]
     assert explanation.results[0].evaluation

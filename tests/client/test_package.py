@@ -41,6 +41,16 @@ def test_importing_it_imports_nothing_of_the_service() -> None:
     assert not loaded & FOREIGN
 
 
+def test_without_its_extra_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['httpx'] = None; import camserve.client"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: camserve.client needs httpx: pip install 'camserve[client]'"
+    )
+
+
 def test_all_names_are_there_and_sorted() -> None:
     found = pkgutil.iter_modules(camserve.client.__path__, "camserve.client.")
     for module in (camserve.client, *(importlib.import_module(one.name) for one in found)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from camserve.client import Client
 from camserve.commands.manifest import NAME, Entry, Manifest
 from tests.client.faulty_proxy import FaultyProxy, Gate, faulty_proxy
 from tests.commands.in_process import Camserve
-from tests.service import ROOT, Service
+from tests.service import ROOT, Service, free_port
 
 
 def make_pictures(folder: Path, count: int) -> list[Path]:
@@ -173,7 +174,7 @@ def test_fail_fast(camserve: Camserve, pictures: Path, out: Path) -> None:
         *("explain", pictures, "-m", "shapes", "--out", out, "--fail-fast", "--concurrency", 1)
     )
     assert done.code == 4
-    assert "stopped: not a picture" in done.err
+    assert "stopped: not a picture, or of a kind" in done.err
     assert json.loads((out / "summary.json").read_text())["left"] == 6
 
 
@@ -214,6 +215,23 @@ def test_a_service_that_goes_away_ends_the_run_and_the_next_goes_on(
     again = camserve(*run, "--json")
     assert again.code == 0
     assert (again.json["succeeded"], again.json["skipped"]) == (first["left"], first["succeeded"])
+
+
+def test_a_service_that_is_not_there_at_all_is_not_waited_for_long(
+    camserve: Camserve, pictures: Path, out: Path
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = camserve("explain", pictures, "-m", "shapes", "--out", out, "--url", url, "-v")
+    assert done.code == 3
+    assert "is it running there?" in done.err.splitlines()[-1]
+    assert sum(map(float, re.findall(r"^waiting (\S+) s", done.err, re.MULTILINE))) < 10
+    assert not out.exists()
+
+
+def test_nothing_to_do_has_no_speed(camserve: Camserve, pictures: Path, out: Path) -> None:
+    run = ("explain", pictures, "-m", "shapes", "--out", out)
+    assert camserve(*run).out.startswith(b"6 explained in ")
+    assert camserve(*run).out == b"0 explained, 6 done before\n"
 
 
 def test_ctrl_c_in_the_middle_of_many_and_the_next_run_does_the_rest(

@@ -28,13 +28,33 @@ def test_a_summary_for_people(camserve: Camserve) -> None:
     done = camserve("explain", SAMPLE, "-m", "shapes", "--class", "6,4")
     assert done.code == 0
     lines = done.out.decode().splitlines()
-    assert lines[0].split() == ["class", "label", "score", "layer", "overlay"]
+    assert lines[0].split() == ["class", "label", "score", "layer"]
     assert lines[1].split()[:2] == ["6", "star"]
     assert lines[2].split()[:2] == ["4", "heart"]
-    picture = httpx.get(lines[1].split()[-1], trust_env=False)
+    assert lines[4].startswith("result 1: overlay http")
+    picture = httpx.get(lines[4].split()[-1], trust_env=False)
     assert picture.headers["content-type"] == "image/png"
-    assert lines[3].startswith("gradcam of shapes")
+    assert lines[5].startswith("gradcam of shapes")
     assert b"\x1b" not in done.out  # no colours: this is no terminal
+
+
+def test_the_summary_of_a_narrow_terminal_can_be_copied(
+    camserve: Camserve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
+    monkeypatch.setenv("TERM", "dumb")
+    lines = camserve("explain", SAMPLE, "-m", "shapes").out.decode().splitlines()
+    (link,) = [line for line in lines if "overlay" in line]
+    assert link.endswith("/results/0/overlay")
+
+
+def test_the_summary_says_how_the_map_stood_the_test(camserve: Camserve) -> None:
+    asked = '{"metrics": ["deletion", "randomisation"], "steps": 5}'
+    done = camserve("explain", SAMPLE, "-m", "shapes", "--evaluate", asked)
+    lines = done.out.decode().splitlines()
+    for metric in ("deletion", "randomisation"):
+        assert any(re.match(rf"result 0: {metric} -?\d\.\d+: ", line) for line in lines), lines
 
 
 def test_json_for_scripts(camserve: Camserve, service: Service) -> None:

@@ -54,6 +54,16 @@ def test_the_version() -> None:
     assert run("--version").stdout.strip() == __version__
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_usage_of_a_mistake_is_short(name: str) -> None:
+    done = run(name, "--timeout", "soon", "--no-such-option")
+    assert done.returncode == 2
+    *usage, error = done.stderr.splitlines()
+    assert len(usage) <= 3, "a wall of options hides what is wrong"
+    assert error.startswith("camserve")
+    assert "error: " in error
+
+
 @pytest.mark.parametrize("arguments", [(), ("server",), ("--url", "serve")])
 def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)

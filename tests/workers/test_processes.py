@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from camserve.broker.embedded import EmbeddedServer
 from camserve.contracts.cards import WorkerStatus
 from camserve.contracts.states import State
 from camserve.queueing import queue_options
+from tests.service import ROOT
 from tests.workers.cards import TINY, factory_card, settings, write_model
 from tests.workers.factories import DEADLY, HANGING, SLOW
 from tests.workers.jobs import enqueue, failure, noise, read
@@ -242,6 +245,23 @@ async def test_redis_may_be_late_and_may_restart_and_the_supervisor_may_vanish(
                 assert not any(child.is_running() for child in children)
                 assert await Registry(redis, queue_options(settings())).workers() == {}
         assert "Traceback" not in workers.log
+
+
+async def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
+    code = "import runpy, sys; sys.modules['torch'] = None; "
+    code += "runpy.run_module('workers', run_name='__main__')"
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment("redis://127.0.0.1:1", tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=10,  # it must not try on
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "workers need torch: pip install 'camserve[worker]'" in ended.stderr
 
 
 @pytest.mark.parametrize(
