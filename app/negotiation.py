@@ -10,11 +10,13 @@ from camserve.errors import InvalidRequest, NotAcceptable
 
 __all__ = [
     "ANSWER_FORM",
+    "JPEG",
     "JSON",
     "NPY",
     "PICTURES",
     "PNG",
     "SHORT_NAMES",
+    "WEBP",
     "ZIP",
     "Preference",
     "accepts_coding",

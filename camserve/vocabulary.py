@@ -11,7 +11,6 @@ __all__ = [
     "EXECUTION",
     "MAX_TARGETS",
     "METHODS",
-    "METRICS",
     "MODEL_NAME",
     "PRECISIONS",
     "REDUCTIONS",
@@ -84,7 +83,6 @@ EXECUTION: Final = "auto|cpu|cuda(?::(?:0|[1-9][0-9]?))?"
 calls it, `cuda:0` to `cuda:99`. One spelling each, and few: an execution becomes part of a key."""
 
 Metric = Literal["deletion", "insertion", "randomisation"]
-METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
 Baseline = Literal["blur", "mean", "zero"]
 BASELINES: Final[tuple[Baseline, ...]] = get_args(Baseline)

@@ -26,6 +26,7 @@ from camserve.contracts.open_inference import Datatype, InferenceResponse, Outpu
 from camserve.settings import Settings
 
 __all__ = [
+    "OCTETS",
     "Head",
     "Tensor",
     "explanation_head",

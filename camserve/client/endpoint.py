@@ -16,7 +16,7 @@ from camserve.client.retries import Patience, Wait
 from camserve.environment import API_KEY, URL
 from camserve.loopback import is_loopback
 
-__all__ = ["DEFAULT_URL", "Endpoint", "OnWait"]
+__all__ = ["DEFAULT_URL", "Endpoint", "OnWait", "request_of"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _CONNECT_S: Final = 5.0

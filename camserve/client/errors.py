@@ -37,6 +37,7 @@ __all__ = [
     "Unavailable",
     "UnexpectedAnswer",
     "Unreachable",
+    "error_of",
 ]
 
 _STANDARD: Final = {"type", "title", "status", "code", "detail", "instance", "request_id"}

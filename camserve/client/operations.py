@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Operation",
+    "Outcome",
     "Send",
+    "Step",
     "array",
     "content",
     "explained",

@@ -10,7 +10,7 @@ from camserve.contracts.base import Message
 from camserve.dimensions import FORMAT, check_format, space_and_time
 from camserve.errors import InvalidRequest
 
-__all__ = ["Format", "InputSpec", "PictureSpec", "TensorSpec"]
+__all__ = ["PROBE_SIZE", "Format", "InputSpec", "PictureSpec", "TensorSpec"]
 
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=4)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]

@@ -13,7 +13,15 @@ from torch.nn import functional
 from camserve.engine.methods.perturbation import upsample
 from camserve.vocabulary import Baseline
 
-__all__ = ["Curve", "deletion", "insertion", "joint_map", "rank_correlation", "shuffled_weights"]
+__all__ = [
+    "Curve",
+    "ScoreOf",
+    "deletion",
+    "insertion",
+    "joint_map",
+    "rank_correlation",
+    "shuffled_weights",
+]
 
 BLUR = 0.05
 """Standard deviation of the blur, as a share of each side: 11 pixels of 224."""

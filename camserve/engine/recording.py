@@ -18,7 +18,7 @@ from camserve.engine.layouts import Extent, Layout, to_channels_first
 from camserve.engine.nested import floating_tensors, output_tensor, replace_tensor, shapes_of
 from camserve.errors import NotExplainable, one_line
 
-__all__ = ["Probe", "Recorded", "dense_layout", "noise_like", "run_probe"]
+__all__ = ["SEED", "Probe", "Recorded", "dense_layout", "noise_like", "run_probe"]
 
 SEED = 20170801
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["ablation_cam", "channel_masks", "most_varied_channels", "score_cam"]
+__all__ = ["ablation_cam", "channel_masks", "most_varied_channels", "score_cam", "upsample"]
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from workers.sources.onnx.operators.creation import bounded
 from workers.sources.onnx.operators.node import Node
 
-__all__ = ["Windows", "pad"]
+__all__ = ["Windows", "pad", "split"]
 
 
 @dataclass(frozen=True)
