@@ -14,7 +14,8 @@ from app.negotiation import refuse_answer_form
 from camserve.contracts.options import OutputOptions
 from camserve.contracts.requests import ExplanationRequest, InputsRequest
 from camserve.contracts.targets import TARGET_KEYS
-from camserve.errors import InvalidRequest, near_names, shortened
+from camserve.errors import InvalidRequest, TooLarge, near_names, shortened
+from camserve.vocabulary import MAX_TARGETS
 
 __all__ = ["REPEATABLE", "URL", "flat_fields", "request_from_fields"]
 
@@ -65,7 +66,7 @@ def request_from_fields(
     Classes, reductions, expressions, feature layers and URLs of inputs may be repeated, and indices
     separated by commas; `params` is the JSON object of a reduction's parameters, and
     `method_options` and `evaluate` are JSON objects too. contract: the request that is meant.
-    Raises InvalidRequest for an unknown or repeated field.
+    Raises InvalidRequest for an unknown or repeated field, TooLarge.
     """
     known = flat_fields(contract)
     given: dict[str, list[str]] = {}
@@ -123,6 +124,13 @@ def _targets(given: dict[str, list[str]]) -> list[dict[str, Any]]:
         raise InvalidRequest("params go with a reduction", field=_PARAMS)
     match kinds:
         case ["class_index"]:
+            count = sum(value.count(",") + 1 for value in given["class_index"])
+            if count > MAX_TARGETS:  # before each of what may be millions becomes an object
+                raise TooLarge(
+                    f"class_index: {count} classes are more than {MAX_TARGETS}: send several "
+                    "requests",
+                    limit=MAX_TARGETS,
+                )
             parts = [part for value in given["class_index"] for part in value.split(",")]
             return [{"class_index": _integer("class_index", part)} for part in parts]
         case ["class_label"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from app.counts import check_inputs
 from app.documents import Asked, check_breadth, parse_document
 from app.findings import checked
 from app.neighbours.options import options_document, options_of_prediction
@@ -51,6 +52,7 @@ def prediction_request(body: bytes, settings: Settings) -> Read[PredictionReques
 def _with_inputs(
     asked: InstancesRequest, document: dict[str, Any], settings: Settings, contract: type[Asked]
 ) -> Read[Asked]:
+    check_inputs(len(asked.instances), settings)  # before each becomes several objects of ours
     document["inputs"] = [_input(number, one) for number, one in enumerate(asked.instances)]
     try:
         return assembled(document, [], settings, contract)

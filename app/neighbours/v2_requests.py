@@ -186,8 +186,9 @@ def _uploads(
         if tensor.name in names:
             raise InvalidRequest(f"{field}: there are two of this name", field=f"{field}.name")
         names.add(tensor.name)
-        if not whole:  # before any is made: a shape costs nothing to write
-            each = math.prod(tensor.shape) if tensor.datatype == "BYTES" else tensor.shape[0]
+        is_files = tensor.datatype == "BYTES"
+        if is_files or not whole:  # before any is made: a shape costs nothing to write
+            each = math.prod(tensor.shape) if is_files else tensor.shape[0]
             check_inputs(len(uploads) + each, settings)
         size = _binary_size(tensor, field)
         if size is None:

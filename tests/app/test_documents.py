@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import textwrap
@@ -37,6 +38,25 @@ def test_malformed_json_is_located() -> None:
 def test_what_is_no_object_is_malformed(text: bytes) -> None:
     with pytest.raises(MalformedRequest):
         parse_document(text)
+
+
+def test_millions_of_lists_are_not_searched_for_cycles() -> None:
+    """It would keep the event loop waiting for seconds."""
+    rounds: list[str] = []
+    gc.callbacks.append(lambda phase, _: rounds.append(phase))
+    try:
+        parse_document(b'{"a":[' + b"[]," * 100_000 + b"[]]}")
+        assert len(rounds) <= 4  # what those few objects of our own may set off
+        assert gc.isenabled()
+        with pytest.raises(MalformedRequest):
+            parse_document(b"{")
+        assert gc.isenabled()
+        gc.disable()
+        parse_document(b"{}")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.callbacks.pop()
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [

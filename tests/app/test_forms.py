@@ -62,6 +62,14 @@ def test_flat_targets() -> None:
     assert flat(model="m") == {"model": "m"}
 
 
+def test_classes_are_counted_before_they_are_read() -> None:
+    """A body has ten million of them, which were two gigabytes."""
+    assert len(flat(class_index=["1," * 499 + "1", "2," * 499 + "2"])["targets"]) == 1000
+    with pytest.raises(TooLarge, match="1001 classes") as caught:
+        flat(class_index=["x," * 500 + "x", "2," * 499 + "2"])
+    assert caught.value.extensions == {"limit": 1000}
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"colour_map": "jet"}, "colour_map", "did you mean 'colormap'"),
     ({"Class_Index": "1"}, "Class_Index", "did you mean 'class_index'"),

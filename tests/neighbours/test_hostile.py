@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.neighbours import v1_instances, v2_requests
 from tests.app.front import Front, png, running_front
-from tests.neighbours.calls import EXPLAIN_V2, HEADER, b64, error, framed, tensor
+from tests.neighbours.calls import EXPLAIN_V2, HEADER, b64, error, framed, joined, tensor
 
 pytestmark = pytest.mark.anyio
 
@@ -291,6 +292,44 @@ async def test_inputs_are_limited_as_everywhere(front: Front, count: int) -> Non
         assert response.status_code == 200
     else:
         error(await asked, 413, "too_large")
+
+
+@pytest.mark.parametrize("count", [32, 33])
+async def test_files_of_a_labelled_batch_are_counted_before_they_are_made(
+    front: Front, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Of five bytes each, a body would have four million."""
+    made: list[str] = []
+    real = v2_requests.from_bytes
+
+    def watched(*args: Any) -> Any:
+        made.append("files")
+        return real(*args)
+
+    monkeypatch.setattr(v2_requests, "from_bytes", watched)
+    data = joined([b"\x93NUMPY"] * count)
+    head = {"name": "x", "shape": [count], "datatype": "BYTES"}
+    head["parameters"] = {"binary_data_size": len(data)}
+    answer = await post(front, head, data, parameters={"format": "BCSS"})
+    error(answer, *((422, "invalid_input") if count == 32 else (413, "too_large")))
+    assert len(made) == (count == 32)
+
+
+@pytest.mark.parametrize("verb", ["explain", "predict"])
+async def test_instances_are_counted_before_they_are_made_inputs(
+    front: Front, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Empty lists, of which a body has six million, would take three gigabytes."""
+    made: list[int] = []
+
+    def watched(number: int, instance: Any) -> dict[str, Any]:
+        made.append(number)
+        return {"tensor": {"data": instance}}
+
+    monkeypatch.setattr(v1_instances, "_input", watched)
+    body = b'{"instances":[' + b"[]," * 32 + b"[]]}"
+    error(await front.client.post(f"/v1/models/toy:{verb}", content=body), 413, "too_large")
+    assert made == []
 
 
 async def test_pixels_are_limited_as_everywhere(redis_url: str) -> None:
