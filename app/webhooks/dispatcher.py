@@ -12,6 +12,7 @@ from app.outbound.urls import parse_url
 from app.state import AppState
 from app.webhooks.events import event_body, message_id
 from app.webhooks.sending import Outcome, Sender
+from app.webhooks.turns import Turns
 from camserve.broker import Deliveries, Delivery, JobRecord
 from camserve.contracts.deliveries import DeliveryOutcome
 from camserve.contracts.jobs import Job
@@ -39,6 +40,7 @@ class Dispatcher:
         self._deliveries = deliveries
         self._schedule = state.webhooks.schedule
         self._sender = Sender(connections, state.webhooks.signer, self._schedule.timeout_s)
+        self._turns = Turns(state.webhooks.at_once)
         self._under_way: set[asyncio.Task[None]] = set()
         self._attempts: set[asyncio.Timeout] = set()
         self._end_s: float | None = None  # by the event loop, once it is known
@@ -85,14 +87,16 @@ class Dispatcher:
                 return  # it is gone, and its delivery with it
             outcome = await self._before_the_end(record)
             if outcome is None:
-                await self._deliveries.release(delivery)
+                wait_s = self._schedule.timeout_s if self._end_s is None else 0.0
+                await self._deliveries.release(delivery, wait_s)
             else:
                 await self._settle(delivery, record, outcome, lease_ends_s)
         except QueueUnavailable:
             logger.warning("the queue went away; the delivery of %s is repeated", delivery.job_id)
 
     async def _before_the_end(self, record: JobRecord) -> Outcome | None:
-        """The outcome of an attempt; None if the front end stops before there is one."""
+        """The outcome of an attempt; None if the front end stops before there is one, or if it is
+        not its receiver's turn."""
         try:
             async with asyncio.timeout_at(self._end_s) as attempt:
                 self._attempts.add(attempt)
@@ -103,12 +107,15 @@ class Dispatcher:
         except TimeoutError:
             return None
 
-    async def _attempted(self, record: JobRecord) -> Outcome:
+    async def _attempted(self, record: JobRecord) -> Outcome | None:
         """Raises QueueUnavailable, and nothing else."""
         try:
-            webhook = Job.model_validate_json(record.document).webhook or ""
-            body = await event_body(self._state, record)
-            return await self._sender.send(parse_url(webhook), message_id(record.id), body)
+            url = parse_url(Job.model_validate_json(record.document).webhook or "")
+            with self._turns.taken(url.origin) as granted:
+                if not granted:
+                    return None
+                body = await event_body(self._state, record)
+                outcome = await self._sender.send(url, message_id(record.id), body)
         except QueueUnavailable:
             raise
         except ExplanationNotFound:
@@ -116,6 +123,8 @@ class Dispatcher:
         except Exception:
             logger.exception("the webhook of %s was not sent", record.id)
             return Outcome(error="camserve could not send it: its log says why")
+        self._turns.note(url.origin, is_silent=outcome.is_silent)
+        return outcome
 
     async def _settle(
         self, delivery: Delivery, record: JobRecord, outcome: Outcome, lease_ends_s: float

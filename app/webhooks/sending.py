@@ -19,12 +19,13 @@ __all__ = ["Outcome", "Sender"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: None of a delivery. is_final: no further attempt is to be made. wish_s: after which
-    the receiver wants one."""
+    """error: None of a delivery. is_final: no further attempt is to be made. is_silent: it ran out
+    of time. wish_s: after which the receiver wants one."""
 
     status: int | None = None
     error: str | None = None
     is_final: bool = False
+    is_silent: bool = False
     wish_s: float | None = None
 
     @property
@@ -54,9 +55,10 @@ class Sender:
                 ) as answer:
                     return _outcome(answer)
         except TimeoutError:
-            return Outcome(error=f"{url.host} did not answer in {self._timeout_s:g} s")
+            error = f"{url.host} did not answer in {self._timeout_s:g} s"
+            return Outcome(error=error, is_silent=True)
         except UrlUnreachable as error:
-            return Outcome(error=str(error))
+            return Outcome(error=str(error), is_silent=error.reason == "timeout")
         except UrlNotAllowed as error:
             return Outcome(error=str(error), is_final=True)
 

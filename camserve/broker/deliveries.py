@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from camserve.broker import keys
 from camserve.broker.job_ids import model_of
 from camserve.broker.options import QueueOptions
-from camserve.broker.scripts import call, execute
+from camserve.broker.scripts import Command, call, execute
 
 __all__ = ["Deliveries", "Delivery"]
 
@@ -71,21 +71,30 @@ class Deliveries:
         """Has it tried again after `delay_s`. False if the lease was lost."""
         return await self._settle(delivery, "pending", round(delay_s * 1000), outcome)
 
-    async def release(self, delivery: Delivery) -> None:
-        """Hands it back untried, for another front end."""
-        prefix = keys.prefix(model_of(delivery.job_id))
+    async def release(self, delivery: Delivery, delay_s: float = 0.0) -> None:
+        """Hands it back untried, for another front end, or for later."""
+        model, delay_ms = model_of(delivery.job_id), round(delay_s * 1000)
+        arguments = (delivery.job_id, delivery.token, delay_ms, self._options.job_ttl_ms)
         await execute(
-            self._redis, call("release_delivery", [prefix], delivery.job_id, delivery.token)
+            self._redis,
+            self._noted(model, delay_ms),
+            call("release_delivery", [keys.prefix(model)], *arguments),
         )
 
     async def _settle(self, delivery: Delivery, state: str, delay_ms: int, outcome: bytes) -> bool:
-        (settled,) = await execute(
+        model = model_of(delivery.job_id)
+        _, settled = await execute(
             self._redis,
+            self._noted(model, delay_ms),
             call(
                 "settle_delivery",
-                [keys.prefix(model_of(delivery.job_id))],
+                [keys.prefix(model)],
                 *(delivery.job_id, delivery.token, state, delay_ms, outcome),
                 self._options.job_ttl_ms,
             ),
         )
         return bool(settled)
+
+    def _noted(self, model: str, delay_ms: int) -> Command:
+        """That the model is looked at for as long as what is due later is kept."""
+        return call("note", [keys.QUEUES], model, delay_ms + self._options.job_ttl_ms)

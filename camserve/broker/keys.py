@@ -26,9 +26,10 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:deliveries         channel: that there may be deliveries that are due
 
 Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`, and as
-long as a delivery takes that is not settled; streams and the sets of them at least as long as their
-youngest job; commands and their answers for `job_ttl_s`; staged values `STAGED_TTL_MS`; what a
-caller has used until it has all of it again. Only cards, workers, dead letters and the secret stay.
+long as a delivery takes that is not settled, always `job_ttl_s` beyond its next attempt; streams
+and the sets of them at least as long as their youngest job; commands and their answers for
+`job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again.
+Only cards, workers, dead letters and the secret stay.
 """
 
 from __future__ import annotations

@@ -188,6 +188,30 @@ async def test_a_lease_that_runs_out_makes_it_due_again(
     assert (await delivery_of(queue, job_id)).outcome == b"mine"
 
 
+async def test_whoever_waits_in_line_is_kept(
+    queue: JobQueue, redis: Redis, options: QueueOptions, deliveries: Deliveries
+) -> None:
+    """Front ends that are away, or a long line, take longer than all attempts of one."""
+    job_id = await submit(queue, delivery_life_ms=1)
+    await queue.cancel(job_id)
+    kept = [keys.job(MODEL, job_id), keys.deliveries(MODEL), keys.QUEUES]
+    ttl_ms = options.job_ttl_ms
+
+    async def lives_ms() -> list[int]:
+        return [await redis.pttl(key) for key in kept]
+
+    assert min(await lives_ms()) > ttl_ms - 1000
+    (delivery,) = await deliveries.claim(1, 5)
+    await deliveries.retry(delivery, 1000, b"")
+    assert min(await lives_ms()) > 1_000_000 + ttl_ms - 1000
+    await redis.zadd(keys.deliveries(MODEL), {job_id: 1})
+    (delivery,) = await deliveries.claim(1, 5)
+    await deliveries.release(delivery, 2000)
+    assert min(await lives_ms()) > 2_000_000 + ttl_ms - 1000
+    assert await deliveries.claim(1, 5) == []
+    assert (await delivery_of(queue, job_id)).attempts == 1
+
+
 async def test_another_attempt_after_a_while(
     queue: JobQueue, redis: Redis, deliveries: Deliveries
 ) -> None:

@@ -90,16 +90,19 @@ local function remove(prefix, lane, entry)
 end
 
 -- The news of a closed job is to be delivered to somebody: noted with the close itself, so that it
--- is not lost whoever dies, and the job is kept until it is settled.
-local function deliver(prefix, id, due_ms, life_ms)
-  local waiting_list = prefix .. 'deliveries'
+-- is not lost whoever dies, and the job is kept until it is settled. Due after delay_ms; life_ms from
+-- now, for there may be a line.
+local function deliver(prefix, id, delay_ms, life_ms)
+  local waiting_list, due_ms = prefix .. 'deliveries', digits(now_ms() + delay_ms)
   redis.call('ZADD', waiting_list, due_ms, id)
   keep(waiting_list, life_ms)
   redis.call('HSET', key(prefix, 'job', id), 'delivery_due_ms', due_ms)
   for _, kind in ipairs({'job', 'out', 'att'}) do
     keep(key(prefix, kind, id), life_ms)
   end
-  redis.call('PUBLISH', DELIVERIES, '')
+  if delay_ms == 0 then
+    redis.call('PUBLISH', DELIVERIES, '')
+  end
 end
 
 -- The one way into a terminal state.
@@ -119,7 +122,7 @@ local function close(prefix, id, lane, entry, state, ttl_ms, failure)
   remove(prefix, lane, entry)
   local delivery_life_ms = redis.call('HGET', job, 'delivery_life_ms')
   if delivery_life_ms then
-    deliver(prefix, id, completed_ms, delivery_life_ms)
+    deliver(prefix, id, 0, math.max(tonumber(delivery_life_ms), tonumber(ttl_ms)))
   end
   redis.call('PUBLISH', DONE, id)
 end

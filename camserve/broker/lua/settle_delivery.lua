@@ -13,9 +13,7 @@ redis.call('HDEL', job, 'delivery_token')
 redis.call('HINCRBY', job, 'delivery_attempts', 1)
 redis.call('HSET', job, 'delivery', state, 'delivery_outcome', outcome)
 if state == 'pending' then
-  local due_ms = digits(now_ms() + delay_ms)
-  redis.call('ZADD', waiting_list, due_ms, id)
-  redis.call('HSET', job, 'delivery_due_ms', due_ms)
+  deliver(prefix, id, delay_ms, delay_ms + tonumber(ttl_ms))
   return 1
 end
 redis.call('ZREM', waiting_list, id)

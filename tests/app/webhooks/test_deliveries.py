@@ -12,7 +12,7 @@ from camserve.contracts.failures import FailureMessage
 from camserve.contracts.webhooks import WebhookEvent
 from camserve.errors import ErrorCode
 from tests.app.front import Front
-from tests.app.outbound.web_server import WebServer
+from tests.app.outbound.web_server import WebServer, web_server
 from tests.app.webhooks.inbox import Inbox, hooked_front
 from tests.broker.jobs import assert_at_rest, eventually
 from tests.service import free_port
@@ -187,6 +187,36 @@ async def test_a_slow_receiver_holds_up_nobody(redis_url: str, receiver: WebServ
         assert (await settled(front, slow, "failed"))["webhook"]["error"] == (
             "127.0.0.1 did not answer in 0.5 s"
         )
+
+
+async def test_many_for_a_slow_receiver_hold_up_nobody(redis_url: str, receiver: WebServer) -> None:
+    """Once it has let all places run out of time, others have most of them."""
+    async with web_server() as slow:
+
+        async def silent(_: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(30)
+
+        slow.pages["/"] = silent
+        inbox, hosts = Inbox(receiver), (receiver.entry, slow.entry)
+        async with hooked_front(
+            redis_url,
+            inbox,
+            webhook_hosts=hosts,
+            webhook_timeout_s=0.3,
+            webhook_attempts=1,
+            webhook_connections=4,
+        ) as front:
+            ids = [await asked(front, slow.url("/")) for _ in range(12)]
+            quick = await asked(front, inbox)
+            for _ in range(13):
+                await front.work()
+            await inbox.next()
+            assert len(slow.asked) < 8
+            await settled(front, quick)
+            for job_id in ids:  # each has its turn
+                await settled(front, job_id, "failed")
+            assert len(slow.asked) == 12
+            await assert_at_rest(front.redis)
 
 
 async def test_no_more_at_once_than_set(redis_url: str, receiver: WebServer) -> None:
