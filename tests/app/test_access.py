@@ -22,6 +22,7 @@ from camserve.api_keys import Scope
 from camserve.settings import Settings
 from tests.app.front import Front, png, problem, running_front
 from tests.app.keys import add_key, guarded_front, remove_key
+from tests.app.requests import CountedBody
 from tests.neighbours.calls import error
 
 pytestmark = pytest.mark.anyio
@@ -257,20 +258,12 @@ async def test_a_key_in_the_address_lets_nobody_in(redis_url: str, path: Path) -
 
 
 async def test_who_has_no_key_is_refused_before_the_body_is_read(guarded: Front) -> None:
-    read = 0
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal read
-        for _ in range(1000):
-            read += 1
-            yield b"x" * 65536
-
+    body = CountedBody()
     response = await guarded.client.post(
-        "/v1/explanations", content=body(), headers={"Content-Type": "image/png"}
+        "/v1/explanations", content=body, headers={"Content-Type": "image/png"}
     )
     problem(response, 401, "api_key_missing")
-    # the client of this test hands over the first piece before it is asked
-    assert read <= 1
+    assert body.is_unread
 
 
 async def test_what_is_not_there_is_not_told_to_strangers(guarded: Front) -> None:
@@ -293,15 +286,20 @@ def write(path: Path, text: str) -> None:
 
 
 async def test_a_key_that_is_added_or_removed_counts_without_a_restart(
-    redis_url: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_url: str,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(main, "REFRESH_KEYS_S", 0.02)
     key = add_key(path, "first")
     async with guarded_front(redis_url, path, key) as front:
         assert (await becoming(front, 200)).status_code == 200
         write(path, "[keys.")  # must lock nobody out, nor let anybody in
-        await asyncio.sleep(0.1)
-        assert (await becoming(front, 401, looks=1)).status_code == 200
+        async with asyncio.timeout(10):
+            while "cannot be read" not in caplog.text:  # noqa: ASYNC110 - the log tells
+                await asyncio.sleep(0.01)
+        assert (await front.client.get("/v1/models")).status_code == 200
         write(path, "")
         problem(await becoming(front, 401), 401, "api_key_unknown")
         front.client.headers["Authorization"] = f"Bearer {add_key(path, 'second')}"
