@@ -79,12 +79,12 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
 async def explain(
     request: Request,
     state: State,
+    idempotency_key: IdempotencyKey,
     as_form: Annotated[
         str | None,
         Query(alias="as", description="Form of the answer; wins over Accept."),
         WithJsonSchema({"type": "string", "enum": list(SHORT_NAMES)}),
     ] = None,
-    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
     """Explain one or more inputs for one or more targets.

@@ -45,7 +45,7 @@ _EXAMPLE: dict[str, Any] = {
     openapi_extra={"requestBody": json_body(InstancesRequest, _EXAMPLE)},
 )
 async def kserve_explain(
-    request: Request, model: Name, state: State, idempotency_key: IdempotencyKey = None
+    request: Request, model: Name, state: State, idempotency_key: IdempotencyKey
 ) -> Response:
     """Explain as a KServe explainer does: `instances` in, `explanations` out.
 

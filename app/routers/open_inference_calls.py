@@ -82,8 +82,8 @@ async def open_inference_explain(
     request: Request,
     model: Name,
     state: State,
+    idempotency_key: IdempotencyKey,
     json_bytes: HeaderLength = None,
-    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Explain a batch of tensors: maps, scores and classes come back as tensors.
 

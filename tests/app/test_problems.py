@@ -12,7 +12,7 @@ from app.catalog import Catalog
 from app.problem_texts import ADVICE, TITLE
 from app.problems import STATUS, problem_response
 from camserve.errors import ErrorCode, Failure
-from tests.app.front import Front, problem
+from tests.app.front import Front, png, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +80,15 @@ async def test_a_misspelt_query_parameter_of_a_view(front: Front) -> None:
 async def test_a_header_that_fastapi_refuses_is_a_problem_too(front: Front) -> None:
     response = await front.client.post(
         "/v1/explanations", content=b"x", headers={"Idempotency-Key": "k" * 300}
+    )
+    document = problem(response, 422, "invalid_request")
+    assert document["field"] == "Idempotency-Key"
+
+
+async def test_two_idempotency_keys_are_none(front: Front) -> None:
+    keys = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), ("Content-Type", "image/png")]
+    response = await front.client.post(
+        "/v1/explanations", params={"model": "toy"}, content=png(), headers=keys
     )
     document = problem(response, 422, "invalid_request")
     assert document["field"] == "Idempotency-Key"
