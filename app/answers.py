@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from app.archives import archive
 from app.conditional import unless_current
 from app.drawing import draw
+from app.messages import json_bytes, json_response
 from app.negotiation import JSON, NPY, ZIP
 from app.presentation import finish_map
 from app.representations import explanation
@@ -34,11 +33,8 @@ from camserve.maps.encode import npy_parts
 __all__ = [
     "VARY",
     "answer",
-    "current_response",
     "each",
     "explanation_response",
-    "json_bytes",
-    "json_response",
     "map_response",
     "npy_response",
     "picture_response",
@@ -47,26 +43,6 @@ __all__ = [
 
 # on what was negotiated: a cache must not answer one client with the form of another
 VARY = {"Vary": "Accept"}
-
-
-def json_response(
-    message: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """The answer that is a message, as `json_bytes` writes it."""
-    return Response(json_bytes(message), status, headers, media_type=JSON)
-
-
-def current_response(
-    request: Request, message: BaseModel, headers: Mapping[str, str] | None = None
-) -> Response:
-    """A message that may be another one next time: a client may keep it, and must ask, which is
-    answered 304 if it has this one already."""
-    return unless_current(request, json_bytes(message), headers or {}, form=JSON)
-
-
-def json_bytes(message: BaseModel) -> bytes:
-    """A message as JSON; arrays in it are written as they are, number by number in orjson."""
-    return orjson.dumps(message.model_dump(), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
 
 
 async def explanation_response(

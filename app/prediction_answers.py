@@ -8,7 +8,8 @@ import numpy as np
 from fastapi import Response
 from numpy.typing import NDArray
 
-from app.answers import VARY, json_response
+from app.answers import VARY
+from app.messages import json_response
 from app.negotiation import NPY
 from app.prediction import Predicted
 from app.rankings import has_classes, ranking

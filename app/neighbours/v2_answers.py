@@ -10,7 +10,8 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
-from app.answers import each, json_bytes, json_response
+from app.answers import each
+from app.messages import json_bytes, json_response
 from app.neighbours.v2_metadata import EXPLAIN_OUTPUTS
 from app.neighbours.v2_requests import HEADER
 from app.neighbours.v2_tensors import DTYPES, datatype_of, joined_files

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Response
 
-from app.answers import json_response
 from app.documentation import header, problems
+from app.messages import json_response
 from app.model_commands import carried_out
 from app.negotiation import parse_prefer
 from app.query_strings import refuse_unknown_options

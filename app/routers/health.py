@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
-from app.answers import json_response
+from app.messages import json_response
 from app.state import State
 from camserve.contracts.explanations import Readiness
 from camserve.errors import QueueUnavailable

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.abandonment import unless_abandoned
-from app.answers import json_response
 from app.body_documentation import GRAY_PIXEL
 from app.documentation import header, problems
 from app.guard import caller_name
+from app.messages import json_response
 from app.negotiation import JSON
 from app.neighbours.documentation import json_body
 from app.neighbours.explaining import explained

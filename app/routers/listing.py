@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from app.answers import current_response
 from app.documentation import CACHING, NOT_MODIFIED, header, problems
+from app.messages import current_response
 from app.query_strings import refuse_repeated
 from app.representations import summary
 from app.signatures import Signer

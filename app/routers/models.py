@@ -7,9 +7,9 @@ import math
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.answers import current_response, json_response
 from app.document_links import LINKS_OF_MODELS
 from app.documentation import CACHING, NOT_MODIFIED, header, problems
+from app.messages import current_response, json_response
 from app.negotiation import JSON
 from app.query_strings import refuse_unknown_options
 from app.routers.parameters import Name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.answers import json_response
 from app.documentation import problems
+from app.messages import json_response
 from app.neighbours.v2_metadata import EXTENSIONS, model_metadata
 from app.routers.parameters import Name
 from app.state import State

@@ -7,10 +7,10 @@ from typing import TypeVar
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.answers import json_response
 from app.documentation import problems
 from app.documents import check_breadth, parse_document
 from app.findings import checked
+from app.messages import json_response
 from app.model_commands import carried_out
 from app.neighbours.documentation import json_body
 from app.neighbours.v2_metadata import model_status
