@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -23,6 +23,8 @@ from camserve.errors import QueueUnavailable
 
 __all__ = ["LONGEST_BLOCK_S", "connect", "is_outage", "outages_as_unavailable"]
 
+T = TypeVar("T")
+
 SOCKET_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
 LONGEST_BLOCK_S: Final = 2.0
@@ -32,6 +34,26 @@ MAX_CONNECTIONS: Final = 64
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _OUTAGES = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _OUTAGE_CODES = ("LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "OOM ", "BUSY ")
+
+
+class _RetryUnlessSlow(Retry):
+    """Not after a timeout: a server that hangs would be waited for three times.
+
+    A timeout while a new connection is greeted is a ConnectionError, too, but for its cause.
+    """
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[T]],
+        fail: Callable[[Exception], Any] | Callable[[Exception, int], Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - the interface is redis-py's
+    ) -> T:
+        def is_quick(error: Exception) -> bool:
+            is_slow = isinstance(error.__cause__, RedisTimeoutError)
+            return not is_slow and (is_retryable is None or is_retryable(error))
+
+        return await super().call_with_retry(do, fail, is_quick, with_failure_count)
 
 
 def connect(url: str) -> Redis:
@@ -51,8 +73,7 @@ def connect(url: str) -> Redis:
         timeout=SOCKET_TIMEOUT_S,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
-        # Not after a timeout: a server that hangs would be waited for three times.
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, (RedisConnectionError,)),
+        retry=_RetryUnlessSlow(ExponentialBackoff(cap=0.2, base=0.02), 2, (RedisConnectionError,)),
         decode_responses=False,
         protocol=2,
     )

@@ -84,6 +84,11 @@ async def test_a_server_that_hangs_is_given_up_and_found_again(
             with pytest.raises(QueueUnavailable):
                 await JobQueue(patient, options).wait(job_id, 0.2)
         assert time.monotonic() - start_s < 2
+        start_s = time.monotonic()
+        async with connect(f"{server.url}?socket_timeout=0.5") as fresh:  # its first connection
+            with pytest.raises(QueueUnavailable):
+                await JobQueue(fresh, options).get(job_id)
+        assert 0.4 < time.monotonic() - start_s < 1.4
         os.kill(server.pid, signal.SIGCONT)
         assert await queue.get(job_id)
 
