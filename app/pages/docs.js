@@ -34,6 +34,23 @@ function startOf(schema) {
   return schema.getIn(["items", "format"]) === "binary" ? [""] : [];
 }
 
+// JSON in a field is typed. Swagger UI asks for a file wherever OpenAPI 3.1 names a media type.
+const typedJson = ({ fn }) => ({
+  fn: { isFileUploadIntended: (...asked) => fn.isFileUploadIntendedOAS30(...asked) },
+});
+
+// Commands in the text ask the service that shows them.
+const addressesOfThisService = () => ({
+  statePlugins: {
+    spec: {
+      wrapActions: {
+        updateSpec: (update) => (text) =>
+          update(text.replaceAll("http://127.0.0.1:8000", new URL(".", location.href).href.slice(0, -1))),
+      },
+    },
+  },
+});
+
 // Every answer has headers; whoever wants to read about them unfolds them.
 const foldedHeaders = ({ React }) => ({
   wrapComponents: {
@@ -53,7 +70,9 @@ window.ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#documentation",
   presets: [SwaggerUIBundle.presets.apis],
-  plugins: [optionsOfRawBodies, formsAsFilledIn, foldedHeaders],
+  plugins: [
+    optionsOfRawBodies, formsAsFilledIn, typedJson, addressesOfThisService, foldedHeaders,
+  ],
   layout: "BaseLayout",
   validatorUrl: "none", // its default sends the document to validator.swagger.io
   deepLinking: true,

@@ -60,6 +60,7 @@ def test_the_page_lists_everything_in_order(visit: Visit, service: Service) -> N
     paths = (*document["paths"].values(), *document.get("webhooks", {}).values())
     operations = sum(len(path) for path in paths)
     assert visit.page.locator(".opblock").count() == operations
+    assert f"{service.url}/v1/explanations" in visit.page.locator(".info .description").inner_text()
     schemas = visit.page.locator("section.models")
     assert "is-open" not in (schemas.get_attribute("class") or "")
     assert visit.hosts == {urlsplit(service.url).netloc}
@@ -79,8 +80,14 @@ def test_a_form_with_a_file(explain: Locator) -> None:
         explain.locator("tr[data-property-name=input] button", has_text="Add").first.click()
     files.set_input_files(STAR)
     explain.locator("tr[data-property-name=model] input[type=text]").fill("shapes")
+    for name in ("request", "params", "method_options"):  # JSON is typed, no file
+        assert explain.locator(f"tr[data-property-name={name}] input[type=text]").count() == 1
+    assert explain.locator("tr[data-property-name=mask] input[type=file]").count() == 1
+    asked = '{"metrics": ["deletion"], "steps": 3}'
+    explain.locator("tr[data-property-name=evaluate] input[type=text]").fill(asked)
     status, answer = tried(explain)
     assert status == "200", answer.inner_text()
+    assert "deletion" in answer.inner_text()
 
 
 def test_a_raw_file_and_its_picture(explain: Locator, tmp_path: Path) -> None:
