@@ -45,7 +45,7 @@ const addressesOfThisService = () => ({
     spec: {
       wrapActions: {
         updateSpec: (update) => (text) =>
-          update(text.replaceAll("http://127.0.0.1:8000", new URL(".", location.href).href.slice(0, -1))),
+          update(text.replace(/\w+:\/\/127\.0\.0\.1:8000\//g, new URL(".", location.href).href)),
       },
     },
   },
