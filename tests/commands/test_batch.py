@@ -53,6 +53,14 @@ def proxy(service: Service) -> Iterator[FaultyProxy]:
         yield running
 
 
+@pytest.fixture
+def _heeded_ctrl_c() -> Iterator[None]:
+    """Tests that run in the background of a shell ignore it, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def entries(out: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (out / NAME).read_text().splitlines()]
 
@@ -234,6 +242,7 @@ def test_nothing_to_do_has_no_speed(camserve: Camserve, pictures: Path, out: Pat
     assert camserve(*run).out == b"0 explained, 6 done before\n"
 
 
+@pytest.mark.usefixtures("_heeded_ctrl_c")
 def test_ctrl_c_in_the_middle_of_many_and_the_next_run_does_the_rest(
     camserve: Camserve, service: Service, proxy: FaultyProxy, tmp_path: Path, out: Path
 ) -> None:
