@@ -58,6 +58,7 @@ def report(service: Service, folder: Path) -> dict[str, Any]:
         pytest.skip(f"the clients of KServe and Triton cannot be installed: {error}")
     ran = subprocess.run(
         [str(python), str(SCRIPT), service.url, str(folder), str(GUIDE)],
+        cwd=ROOT,
         check=False, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
