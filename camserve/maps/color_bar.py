@@ -33,7 +33,8 @@ def with_color_bar(
     font = ImageFont.load_default(size)
     low, high = limits
     largest = max(abs(low), abs(high))
-    labels = {share: _number(low + share * (high - low), largest) for share in (0.0, 0.5, 1.0)}
+    shares = (0.0, 0.5, 1.0) if high > low else (0.0,)
+    labels = {share: _number(low + share * (high - low), largest) for share in shares}
     text_width = max(int(np.ceil(font.getlength(label))) for label in labels.values())
 
     height = max(picture.height, measures.least_height)

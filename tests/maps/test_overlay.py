@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from camserve.errors import InvalidRequest
+from camserve.maps.color_bar import with_color_bar
 from camserve.maps.colormaps import COLORMAPS, colormap, colour_image, quantise
 from camserve.maps.orientation import as_stored, upright
 from camserve.maps.overlay import VIEWS, largest_size, overlay
@@ -265,3 +266,16 @@ def test_the_photograph_and_the_map_are_left_alone():
 def test_what_has_no_meaning_is_refused(wrong):
     with pytest.raises(InvalidRequest):
         overlay(**{"picture": photograph(), "unit": ramp(), **wrong})
+
+
+def test_a_colour_bar_without_a_range_has_one_number() -> None:
+    """A map without evidence: three times 0 beside all colours would look like a scale."""
+
+    def labelled(limits: tuple[float, float]) -> list[bool]:
+        bar = with_color_bar(Image.new("RGB", (200, 300), "white"), "turbo", limits)
+        ink = np.asarray(bar.convert("L"))[:, -12:] < 128  # the right end of the shortest number
+        return [bool(part.any()) for part in (ink[:60], ink[120:180], ink[-60:])]
+
+    assert labelled((0.0, 0.0)) == [False, False, True]
+    assert labelled((0.0, 1.0))[2] is False  # the longest number is in the middle
+    assert labelled((0.0, 1.0))[1]
