@@ -81,9 +81,9 @@ async def _present(
     state: AppState, record: JobRecord, *, inline: bool = True
 ) -> tuple[Finished | None, Callable[[], bytes]]:
     """The results that the explanation has by now, and what writes its JSON, in a thread."""
+    record, position = await state.queue.placed(record)
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
-    position = await state.queue.position(record)
     signer = await state.signer()
 
     def write() -> bytes:

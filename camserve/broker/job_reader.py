@@ -135,14 +135,19 @@ class JobReader:
                     async with asyncio.timeout(self._options.fallback_look_s):
                         await news.wait()
 
-    async def position(self, record: JobRecord) -> int | None:
-        """How many jobs of its model are before a queued one, 0 for the next; else None."""
+    async def placed(self, record: JobRecord) -> tuple[JobRecord, int | None]:
+        """A job with its place in the queue: how many of its model are before it, 0 for the next.
+
+        None for a job that does not wait; one that began meanwhile comes as it is by now.
+        """
         if record.state is not State.QUEUED:
-            return None
+            return record, None
         (ahead,) = await execute(
             self._redis, call("position", [keys.prefix(record.model)], record.id)
         )
-        return None if ahead is None else int(ahead)
+        if ahead is None:
+            return await self._look(record.id) or record, None
+        return record, int(ahead)
 
     async def depth(self, model: str) -> int:
         """Open jobs of the model, queued and running."""

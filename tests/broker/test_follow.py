@@ -116,7 +116,9 @@ async def test_the_place_in_the_queue(queue: JobQueue, redis: Redis, worker: Wor
     async def place(job_id: str) -> int | None:
         record = await queue.get(job_id)
         assert record is not None
-        return await queue.position(record)
+        same, ahead = await queue.placed(record)
+        assert same.id == record.id
+        return ahead
 
     places = {job_id: await place(job_id) for job_id in (first, second, on_gpu, *bulk, other)}
     assert places == {first: 0, second: 1, on_gpu: 2, bulk[0]: 3, bulk[1]: 4, other: 0}
@@ -131,3 +133,14 @@ async def test_the_place_in_the_queue(queue: JobQueue, redis: Redis, worker: Wor
     assert await place(first) is None
     await queue.cancel(second)
     assert await place(bulk[0]) == 1
+
+
+async def test_a_job_that_began_since_it_was_looked_at(
+    queue: JobQueue, worker: WorkerMaker
+) -> None:
+    job_id = await submit(queue)
+    before = await queue.get(job_id)
+    assert before is not None
+    await begin_one(worker())
+    now, ahead = await queue.placed(before)
+    assert (now.state, ahead) == (State.RUNNING, None)
