@@ -96,16 +96,6 @@ async def _events(response: httpx.Response) -> AsyncIterator[Event]:
             fields = {}
 
 
-async def begun_in(events: AsyncIterator[Event]) -> Event:
-    """The next event of a job that has begun: a look between its claim and its beginning may find
-    it queued still, and no longer in its place."""
-    event = await anext(events)
-    if (event.data["state"], event.data["queue_position"]) == ("queued", None):
-        event = await anext(events)
-    assert event.data["state"] == "running"
-    return event
-
-
 async def accepted(front: Front, **fields: Any) -> str:
     response = await front.post(params=fields, headers=ASYNC)
     assert response.status_code == 202, response.text
@@ -121,7 +111,7 @@ async def test_every_change_until_the_end(front: Front) -> None:
         moved = await anext(events)
         assert (moved.data["state"], moved.data["queue_position"]) == ("queued", 0)
         begun = await front.begin()
-        running = await begun_in(events)
+        running = await anext(events)
         assert (running.data["state"], running.data["progress"]) == ("running", None)
         assert running.data["queue_position"] is None
         await front.worker.report([(begun, 3, 10)])
@@ -148,9 +138,7 @@ async def test_it_goes_on_from_what_was_seen(front: Front) -> None:
     # nothing happened: what was seen is not told again
     async with stream(front, href, queued.id) as events:
         begun = await front.begin()
-        # a look between the claim and the run may tell of a place in the queue that it left
-        while (running := await anext(events)).data["state"] == "queued":
-            assert running.id != queued.id
+        running = await anext(events)
         assert running.data["state"] == "running"
     # things happened while nobody listened: where it is now is told at once
     await front.worker.finish(begun, result_of(_job(begun)))
@@ -241,7 +229,7 @@ async def test_a_server_that_stops_lets_its_streams_end(redis_url: str) -> None:
                 await anext(events)
     async with served_front(redis_url) as (front, _), stream(front, href, queued.id) as events:
         await front.begin()
-        await begun_in(events)
+        await anext(events)
 
 
 async def test_it_goes_on_when_redis_comes_back(
