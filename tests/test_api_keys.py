@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,7 @@ GOOD = f'[keys.a]\nscopes = ["explain"]\nsha256 = "{KEPT.sha256}"\ncreated = 202
         (GOOD.replace("2026-01-31", '"yesterday"'), "created: a date"),
         (GOOD + GOOD.replace("keys.a", "keys.b"), "'a' and 'b' are the same key"),
     ],
+    ids=count(),
 )
 def test_a_wrong_file_says_what_is_wrong_and_repeats_no_secret(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:

@@ -83,7 +83,7 @@ FORMULAS: list[tuple[Reduction, Callable[[list[float]], float], Callable[[Tensor
 ]
 
 
-@pytest.mark.parametrize(("reduction", "value", "score"), FORMULAS, ids=lambda x: str(x)[:60])
+@pytest.mark.parametrize(("reduction", "value", "score"), FORMULAS, ids=range(len(FORMULAS)))
 def test_reduction_is_its_formula(
     reduction: Reduction,
     value: Callable[[list[float]], float],
@@ -131,7 +131,7 @@ DENSE: list[tuple[Target, Callable[[Tensor], Tensor]]] = [
 ]
 
 
-@pytest.mark.parametrize(("target", "score"), DENSE, ids=lambda x: str(x)[:60])
+@pytest.mark.parametrize(("target", "score"), DENSE, ids=range(len(DENSE)))
 def test_dense_outputs_are_summed_over_space(
     target: Target, score: Callable[[Tensor], Tensor]
 ) -> None:
