@@ -6,7 +6,7 @@ in float32 of the module; here the engine explains the exported program in float
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,15 @@ def named(case: dict[str, Any]) -> str:
     return f"{case['id']}-{case['model']}-{case['method']}"
 
 
-def of_case(case: dict[str, Any]) -> Iterator[np.ndarray]:
-    """The engine's signed float32 maps, row by row and target by target."""
+def of_case(case: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    """The engine's signed float32 maps, row by row and target by target; computed once for all
+    tests."""
+    return _of_case(case["id"])
+
+
+@functools.cache
+def _of_case(case_id: str) -> tuple[np.ndarray, ...]:
+    (case,) = [one for one in cases() if one["id"] == case_id]
     inputs = torch.from_numpy(np.concatenate([np.load(ZOO / file)["x"] for file in case["x"]]))
     score = case["target"].get("score", "logit") or "logit"
     rows = explainer(case["model"], torch.float32).explain(
@@ -37,7 +44,10 @@ def of_case(case: dict[str, Any]) -> Iterator[np.ndarray]:
         feature_layer=case["layer"],
         reduction_layer="output" if score == "logit" else score,
     )
-    yield from (one.map.numpy() for row in rows for one in row)
+    maps = tuple(one.map.numpy() for row in rows for one in row)
+    for one in maps:
+        one.setflags(write=False)
+    return maps
 
 
 # Where the library itself is further from float64 than 1e-5, by its recorded difference:
