@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,28 +60,28 @@ async def explanation_response(
     request: a conditional GET, which is answered 304 if its client has this state already.
     """
     began_s = time.perf_counter()
-    done, write = await _present(state, record)
-
-    def make() -> Response:
-        body = write()
-        timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
-        return unless_current(request, body, {**timing, **(headers or {})}, status, form=JSON)
-
-    # in a thread: it may hold maps of a million numbers
-    return await state.on_pictures(make)
+    done, body = await _written(state, record)
+    timing = server_timing(record, done, began_s=began_s, prepare_s=prepare_s)
+    return await asyncio.to_thread(
+        lambda: unless_current(request, body, {**timing, **(headers or {})}, status, form=JSON)
+    )
 
 
 async def snapshot(state: AppState, record: JobRecord) -> bytes:
     """The explanation in its present state as JSON, with links to its maps and none of them inside:
     for those who are told of every change."""
-    _, write = await _present(state, record, inline=False)
-    return await state.on_pictures(write)
+    _, body = await _written(state, record, inline=False)
+    return body
 
 
-async def _present(
+async def _written(
     state: AppState, record: JobRecord, *, inline: bool = True
-) -> tuple[Finished | None, Callable[[], bytes]]:
-    """The results that the explanation has by now, and what writes its JSON, in a thread."""
+) -> tuple[Finished | None, bytes]:
+    """The results that the explanation has by now, and its JSON.
+
+    Maps inside may be a million numbers, and take their turn among the pictures. Without any it is
+    small: whoever asks how it is must not wait behind photographs.
+    """
     record, position = await state.queue.placed(record)
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
     card = await state.catalog.find(record.model) if done else None
@@ -93,7 +94,8 @@ async def _present(
             )
         )
 
-    return done, write
+    has_maps = inline and done is not None and done.job.output.map != "link"
+    return done, await (state.on_pictures(write) if has_maps else asyncio.to_thread(write))
 
 
 async def map_response(

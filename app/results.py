@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ async def finished(state: AppState, record: JobRecord) -> Finished:
     buffer = await state.queue.result(record.id)
     if buffer is None:
         raise ExplanationNotFound(record.id)
-    return await state.on_pictures(partial(_read, record, buffer))
+    return await asyncio.to_thread(_read, record, buffer)
 
 
 def _read(record: JobRecord, buffer: bytes) -> Finished:

@@ -114,3 +114,25 @@ async def test_the_wait_begins_before_the_preparation(
         response = await front.post()
         assert response.status_code == 202
         assert waited == [0]
+
+
+async def test_to_ask_how_it_is_needs_no_place_among_the_pictures(
+    redis_url: str, preparing: Preparing
+) -> None:
+    """Whoever polls a small answer must not wait behind photographs."""
+    async with running_front(redis_url, picture_threads=1) as front:
+        await front.publish()
+        response, _, _ = await front.done(front.post())
+        href = response.headers["Location"]
+        waiting = await front.post(headers={"Prefer": "respond-async"})
+        busy = asyncio.ensure_future(post(front, SLOW))
+        await asyncio.to_thread(preparing.slow_begun.wait, 10)
+        async with asyncio.timeout(5):
+            assert (await front.client.get(href)).json()["state"] == "succeeded"
+            assert (await front.client.get(f"{href}/events")).text.startswith("data:")
+            queued = await front.client.get(waiting.headers["Location"])
+            assert queued.json()["state"] == "queued"
+            await front.client.delete(waiting.headers["Location"])
+        assert not busy.done()
+        preparing.done.set()
+        assert (await busy).status_code == 202
