@@ -35,11 +35,6 @@ class Grid:
         """`size` in the client's order."""
         return tuple(self.size[axis] for axis in self.order)
 
-    @property
-    def sent_letters(self) -> str:
-        """`letters` in the client's order."""
-        return "".join(self.letters[axis] for axis in self.order)
-
     def arranged(self, values: FloatArray) -> FloatArray:
         """A map in the model's order as the client's."""
         return np.transpose(values, self.order)

@@ -38,7 +38,6 @@ def test_sizes_letters_and_maps_in_the_clients_order(grid):
     expected = clients(grid, values)
     np.testing.assert_array_equal(grid.arranged(values), expected)
     assert grid.sent_size == expected.shape
-    assert grid.sent_letters == "".join(grid.letters[axis] for axis in grid.order)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

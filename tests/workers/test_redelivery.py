@@ -64,10 +64,10 @@ async def attempts(bench: Bench, job_id: str) -> int:
     return record.attempts
 
 
-async def test_what_may_kill_the_worker_does_not_meet_a_job_whose_model_loads(
+async def beside_a_load(
     start: Start, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else each crash would count as an attempt of the innocent one, too."""
+) -> tuple[Bench, Gates, str, str]:
+    """A worker that loads `slow` for one job, while another, which it may not survive, waits."""
     suspect = await lose(redis)
     bench = await start()
     await bench.answer(await enqueue(bench.queue, noise(0)))
@@ -75,6 +75,14 @@ async def test_what_may_kill_the_worker_does_not_meet_a_job_whose_model_loads(
     innocent = await enqueue(bench.queue, noise(1), model="slow")
     await eventually(lambda: bench.job_is(innocent, State.RUNNING))
     await redeliver(redis)
+    return bench, gates, suspect, innocent
+
+
+async def test_what_may_kill_the_worker_does_not_meet_a_job_whose_model_loads(
+    start: Start, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each crash would count as an attempt of the innocent one, too."""
+    bench, gates, suspect, innocent = await beside_a_load(start, redis, monkeypatch)
     await asyncio.sleep(0.3)  # time enough for a worker that does not wait
     assert await attempts(bench, suspect) == 1
     gates.open("slow")
@@ -86,13 +94,7 @@ async def test_what_may_kill_the_worker_does_not_meet_a_job_whose_model_loads(
 async def test_jobs_of_resident_models_go_on_while_it_waits(
     start: Start, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suspect = await lose(redis)
-    bench = await start()
-    await bench.answer(await enqueue(bench.queue, noise(0)))
-    gates = Gates(bench, monkeypatch)
-    innocent = await enqueue(bench.queue, noise(1), model="slow")
-    await eventually(lambda: bench.job_is(innocent, State.RUNNING))
-    await redeliver(redis)
+    bench, gates, suspect, _ = await beside_a_load(start, redis, monkeypatch)
     for seed in range(3):
         await bench.answer(await enqueue(bench.queue, noise(seed)))
     assert await attempts(bench, suspect) == 1
@@ -103,13 +105,7 @@ async def test_jobs_of_resident_models_go_on_while_it_waits(
 async def test_loads_that_follow_each_other_do_not_keep_it_waiting(
     start: Start, redis: Redis, monkeypatch: pytest.MonkeyPatch, third: str
 ) -> None:
-    suspect = await lose(redis)
-    bench = await start()
-    await bench.answer(await enqueue(bench.queue, noise(0)))
-    gates = Gates(bench, monkeypatch)
-    innocent = await enqueue(bench.queue, noise(1), model="slow")
-    await eventually(lambda: bench.job_is(innocent, State.RUNNING))
-    await redeliver(redis)
+    bench, gates, suspect, _ = await beside_a_load(start, redis, monkeypatch)
     await bench.answer(await enqueue(bench.queue, noise(3)))  # the loop has gone round
     late = await enqueue(bench.queue, noise(4), model=third)
     await bench.answer(await enqueue(bench.queue, noise(5)))
