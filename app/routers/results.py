@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
@@ -12,11 +13,11 @@ from app.conditional import etag_of_view, is_current, is_named, not_modified, un
 from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.negotiation import JSON, NPY, PICTURES, choose_form
 from app.query_strings import refuse_repeated_options
-from app.results import fetch_succeeded, finished
+from app.results import Finished, fetch_succeeded, finished
 from app.routers.parameters import ExplanationId
-from app.state import State
+from app.state import AppState, State
 from camserve.contracts.explanations import MapArray
-from camserve.contracts.options import ArrayOptions, PictureOptions
+from camserve.contracts.options import ArrayOptions, MapOptions, PictureOptions
 
 __all__ = ["router"]
 
@@ -73,21 +74,17 @@ async def read_map(
 ) -> Response:
     """The finished map as `.npy` (default) or JSON, registered to the upload's pixel grid."""
     form = choose_form(request.headers.getlist("accept"), query.as_form, (NPY, JSON))
-    record = await fetch_succeeded(state, explanation_id)
     options = ArrayOptions(**query.model_dump(exclude={"as_form"}))
-    etag = etag_of_view(state.settings, record.id, number, options, form)
-    headers = unchanging(state.settings, etag)
-    if is_named(request, etag):
-        return not_modified(headers)
-    done = await finished(state, record)
-    done.check_row(number)
-    if form == JSON:
-        response = await map_response(state, done, number, options, headers)
-    else:
+    view = _View(explanation_id, number, options, form)
+
+    async def make(done: Finished, headers: dict[str, str]) -> Response:
+        if form == JSON:
+            return await map_response(state, done, number, options, headers)
         name = f'attachment; filename="{explanation_id}-{number}.npy"'
         named = headers | {"Content-Disposition": name}
-        response = await npy_response(state, done, [number], options, named)
-    return not_modified(headers) if is_current(request, etag) else response
+        return await npy_response(state, done, [number], options, named)
+
+    return await _unless_known(request, state, view, make)
 
 
 @router.get(
@@ -113,13 +110,37 @@ async def read_overlay(
 ) -> Response:
     """The map drawn over the upload, as PNG (default), JPEG or WebP: made for `<img src>`."""
     form = choose_form(request.headers.getlist("accept"), query.as_form, PICTURES)
-    record = await fetch_succeeded(state, explanation_id)
     options = PictureOptions(**query.model_dump(exclude={"as_form"}))
-    etag = etag_of_view(state.settings, record.id, number, options, form)
+    view = _View(explanation_id, number, options, form)
+
+    async def make(done: Finished, headers: dict[str, str]) -> Response:
+        return await picture_response(state, done, [number], options, headers, form=form)
+
+    return await _unless_known(request, state, view, make)
+
+
+class _View(NamedTuple):
+    """What determines a map or a picture."""
+
+    explanation_id: str
+    number: int
+    options: MapOptions
+    form: str
+
+
+async def _unless_known(
+    request: Request,
+    state: AppState,
+    view: _View,
+    make: Callable[[Finished, dict[str, str]], Awaitable[Response]],
+) -> Response:
+    """The view, or 304 for a client that has it: without making it, if it names its very tag."""
+    record = await fetch_succeeded(state, view.explanation_id)
+    etag = etag_of_view(state.settings, record.id, view.number, view.options, view.form)
     headers = unchanging(state.settings, etag)
     if is_named(request, etag):
         return not_modified(headers)
     done = await finished(state, record)
-    done.check_row(number)
-    response = await picture_response(state, done, [number], options, headers, form=form)
+    done.check_row(view.number)
+    response = await make(done, headers)
     return not_modified(headers) if is_current(request, etag) else response
