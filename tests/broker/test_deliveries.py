@@ -277,3 +277,15 @@ async def test_a_repeated_close_is_delivered_once(
     assert await w.finish(begun, b"result")
     assert await w.finish(begun, b"result")  # its reply was lost
     assert len(await deliveries.claim(9, 5)) == 1
+
+
+async def test_what_one_script_closes_is_closed_at_one_time(
+    queue: JobQueue, redis: Redis, deliveries: Deliveries
+) -> None:
+    """Also where the server's clock runs on while a script does."""
+    job_ids = [await submitted(queue) for _ in range(250)]
+    await expire(queue, redis, *job_ids)
+    records = [await queue.get(job_id) for job_id in job_ids]
+    times = {(record.completed_ms, record.delivery.due_ms) for record in records if record}
+    assert len(times) == 1
+    assert len(set(times.pop())) == 1

@@ -11,10 +11,16 @@ local function key(prefix, kind, id)
   return prefix .. kind .. ':' .. id
 end
 
--- The server's clock: the only one that every process shares.
+-- The server's clock: the only one that every process shares. Read once, so that a transition
+-- happens at one time: before Redis 7.2 the clock runs on while a script does.
+local clock_ms
+
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not clock_ms then
+    local time = redis.call('TIME')
+    clock_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return clock_ms
 end
 
 -- A number as digits: Lua would write a large one with an exponent.
