@@ -131,7 +131,11 @@ class Settings(BaseSettings):
     job_time_limit_s: Seconds = Field(120, description="Longest run of one batch.")
     load_time_limit_s: Seconds = Field(900, description="Longest load of one model, with download.")
     retry_load_s: Seconds = Field(60, description="Wait before a failed load is tried again.")
-    lease_s: Seconds = Field(30, description="How long a silent worker keeps its jobs.")
+    lease_s: Seconds = Field(
+        30,
+        description="How long a silent worker keeps its jobs; a process that is frozen for so long "
+        "is replaced.",
+    )
     drain_s: Seconds = Field(20, description="How long a stopping process may finish its work.")
 
     # how much

@@ -25,11 +25,15 @@ CONFIGURATION_ERROR = 2  # the launcher does not restart a process that ends wit
 
 
 async def supervise(settings: Settings, redis: Redis) -> None:
-    """Run the supervisor until SIGTERM, SIGINT or the end of the parent process."""
+    """Run the supervisor until SIGTERM, SIGINT or the end of the parent process.
+
+    SIGTERM may come twice (to a process group and from a parent) and means the same; a second
+    SIGINT is a person who will not wait.
+    """
     supervisor = Supervisor(settings, redis, queue_options(settings))
     events = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        events.add_signal_handler(number, supervisor.stop)
+    events.add_signal_handler(signal.SIGTERM, supervisor.stop)
+    events.add_signal_handler(signal.SIGINT, supervisor.interrupt)
 
     def parent_is_gone() -> None:
         events.call_soon_threadsafe(supervisor.stop)

@@ -16,6 +16,8 @@ from camserve.logs import configure_logs
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 from workers.loop import WorkerLoop
+from workers.pacing import end
+from workers.pulse import beat
 from workers.repository import scan
 
 __all__ = ["main"]
@@ -23,8 +25,9 @@ __all__ = ["main"]
 logger = logging.getLogger(__name__)
 
 
-async def work(settings: Settings, redis_url: str, worker: str, device: str) -> None:
+async def work(settings: Settings, redis_url: str, worker: str, device: str, pulse_fd: int) -> None:
     """Run one worker until SIGTERM, SIGINT or the end of its parent."""
+    pulse = asyncio.create_task(beat(pulse_fd))
     redis = connect(redis_url)
     options = queue_options(settings)
     repository = scan(settings.models_dir)
@@ -51,12 +54,16 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str) -> 
         await loop.run()
     finally:
         await redis.aclose()
+        await end(pulse)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workers.child", description=__doc__)
     parser.add_argument("--device", required=True, help="cpu, cuda:0, ...")
     parser.add_argument("--worker", required=True, help="unique name of this process")
+    parser.add_argument(
+        "--pulse", type=int, required=True, help="file descriptor that it shows to be alive on"
+    )
     arguments = parser.parse_args()
     settings = Settings.from_environment()
     configure_logs(settings.log_level)
@@ -66,7 +73,9 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     code = 0
     try:
-        asyncio.run(work(settings, settings.redis_url, arguments.worker, arguments.device))
+        asyncio.run(
+            work(settings, settings.redis_url, arguments.worker, arguments.device, arguments.pulse)
+        )
     except Exception:
         logger.exception("worker %s failed", arguments.worker)
         code = 1

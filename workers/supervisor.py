@@ -19,6 +19,7 @@ from camserve.contracts.cards import WorkerStatus
 from camserve.errors import QueueUnavailable
 from camserve.lifeline import Lifeline
 from camserve.settings import Settings
+from workers.pulse import Pulse
 from workers.repository import model_names
 
 __all__ = ["Supervisor"]
@@ -29,6 +30,7 @@ FIRST_BACK_OFF_S = 0.25
 LAST_BACK_OFF_S = 30.0
 HEALTHY_AFTER_S = 60.0  # a child that lived this long is restarted without a long wait
 KILL_AFTER_S = 5.0  # beyond the time that a child has to drain
+HAND_ON_S = 5.0  # a Redis that hangs must not keep a successor, or the end, waiting
 
 
 class Supervisor:
@@ -39,10 +41,18 @@ class Supervisor:
         self._redis = redis
         self._options = options
         self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._children: dict[str, asyncio.subprocess.Process] = {}
 
     def stop(self) -> None:
+        """Start nothing more, and have the children finish what runs."""
         self._stopping.set()
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the first is as `stop`, at the second what still runs is handed on at once."""
+        if self._stopping.is_set():
+            self._hurried.set()
+        self.stop()
 
     async def run(self, devices: Iterable[str]) -> None:
         """Returns when all children have drained, or were killed after `drain_s`."""
@@ -53,14 +63,24 @@ class Supervisor:
             await asyncio.wait([stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
             self.stop()
             self._signal_all(signal.SIGTERM)
-            patience_s = self._settings.drain_s + KILL_AFTER_S
-            _, late = await asyncio.wait([stop, *keepers], timeout=patience_s)
-            if late:
-                for worker in self._children:
-                    logger.error("worker %s did not drain in time and is killed", worker)
-                self._signal_all(signal.SIGKILL)
-            await asyncio.gather(*keepers)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.drain_s + KILL_AFTER_S):
+                    await self._drained(keepers)
+            for worker in self._children:
+                logger.error("worker %s has not drained and is killed", worker)
+            self._signal_all(signal.SIGKILL)
+            await asyncio.gather(stop, *keepers)
         await self._redis.aclose()
+
+    async def _drained(self, keepers: Iterable[asyncio.Task[None]]) -> None:
+        """Returns when all children have ended, or when there is no time for it."""
+        hurried = asyncio.create_task(self._hurried.wait())
+        try:
+            ended = asyncio.ensure_future(asyncio.wait(keepers))
+            await asyncio.wait([hurried, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurried.cancel()
+            ended.cancel()
 
     async def _keep(self, device: str, lifeline: Lifeline) -> None:
         """Start a child, wait for its end, hand its jobs on; again, with back-off."""
@@ -70,7 +90,7 @@ class Supervisor:
             worker = f"{socket.gethostname()}-{device}-{secrets.token_hex(4)}"
             started_s = clock.time()
             try:
-                how = _how(await self._run_child(worker, device, lifeline))
+                how = await self._run_child(worker, device, lifeline)
             except OSError as error:  # no memory or no process left on this machine
                 how = f"{error}"
             await self._hand_on(worker)
@@ -84,28 +104,37 @@ class Supervisor:
             await self._pause(back_off_s)
             back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
 
-    async def _run_child(self, worker: str, device: str, lifeline: Lifeline) -> int:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "workers.child", "--device", device, "--worker", worker,
-            pass_fds=lifeline.fds,
-            env=os.environ | lifeline.environment,
-        )  # fmt: skip
-        self._children[worker] = child
-        if self._stopping.is_set():  # told to stop while the child was being born
-            _signal(child, signal.SIGTERM)
-        try:
-            return await child.wait()
-        finally:
-            del self._children[worker]
+    async def _run_child(self, worker: str, device: str, lifeline: Lifeline) -> str:
+        """One life of a child; returns how it ended."""
+        limits = self._settings
+        with Pulse(start_s=limits.load_time_limit_s, silence_s=limits.lease_s) as pulse:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "workers.child"),
+                *("--device", device, "--worker", worker, "--pulse", f"{pulse.fd}"),
+                pass_fds=(*lifeline.fds, pulse.fd),
+                env=os.environ | lifeline.environment,
+            )
+            pulse.child_has_it()
+            self._children[worker] = child
+            if self._stopping.is_set():  # told to stop while the child was being born
+                _signal(child, signal.SIGTERM)
+            watch = asyncio.create_task(_kill_when_frozen(worker, child, pulse))
+            try:
+                how = _how(await child.wait())
+            finally:
+                del self._children[worker]
+                watch.cancel()
+            return f"frozen, {how}" if pulse.is_frozen else how
 
     async def _hand_on(self, worker: str) -> None:
         """What the dead child had claimed goes to others now, not after its lease."""
         try:
-            await WorkerQueue.release_consumer(
-                self._redis, self._options, worker, model_names(self._settings.models_dir)
-            )
-            await self._strike_out(worker)
-        except QueueUnavailable:
+            async with asyncio.timeout(HAND_ON_S):
+                await WorkerQueue.release_consumer(
+                    self._redis, self._options, worker, model_names(self._settings.models_dir)
+                )
+                await self._strike_out(worker)
+        except (QueueUnavailable, TimeoutError):
             logger.warning("Redis is away: the jobs of %s are handed on after their lease", worker)
         except Exception:
             logger.exception("the jobs of %s are handed on after their lease", worker)
@@ -137,6 +166,20 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+async def _kill_when_frozen(worker: str, child: asyncio.subprocess.Process, pulse: Pulse) -> None:
+    """Its jobs have outlived their leases by then, and it may never let go of the device.
+
+    SIGKILL ends a stopped process, too; if it was about to go on, its token fences its results.
+    """
+    silent_s = await pulse.stops()
+    logger.error(
+        "worker %s has been frozen for %.3g s (stopped, or in a call that lets no other thread of "
+        "it run) and is killed; CAMSERVE_LEASE_S is how long it may be",
+        *(worker, silent_s),
+    )
+    _signal(child, signal.SIGKILL)
 
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:

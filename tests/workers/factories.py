@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 __all__ = [
     "DEADLY",
     "FAULTY",
+    "FREEZING",
     "HANGING",
     "SHAPE",
     "SLOW",
     "dense",
+    "freeze",
     "gated",
     "misbehaving",
     "mixing",
@@ -29,7 +32,12 @@ SHAPE = (1, 8, 8)
 """(C, H, W) of the input of all models here."""
 
 # the value of an input's first pixel decides what the misbehaving model does
-FAULTY, DEADLY, SLOW, HANGING = 101.0, 102.0, 103.0, 104.0
+FAULTY, DEADLY, SLOW, HANGING, FREEZING = 101.0, 102.0, 103.0, 104.0, 105.0
+
+
+def freeze() -> None:
+    """A call into C that never ends and holds the GIL: no other thread of the process runs."""
+    ctypes.PyDLL(None).pause()
 
 
 class Tiny(nn.Module):
@@ -59,6 +67,9 @@ class Misbehaving(Tiny):
             raise ArithmeticError("a secret of the model")
         if DEADLY in marks:
             os.kill(os.getpid(), signal.SIGKILL)
+        if FREEZING in marks:
+            (self.folder / "freezing").touch()
+            freeze()
         if HANGING in marks:
             threading.Event().wait()
         if SLOW in marks:

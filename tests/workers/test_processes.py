@@ -106,8 +106,8 @@ async def done(queue: JobQueue, job_id: str, limit_s: float = 20) -> JobRecord:
     return record
 
 
-async def succeeded(queue: JobQueue, *ids: str) -> list[JobRecord]:
-    records = [await done(queue, job_id) for job_id in ids]
+async def succeeded(queue: JobQueue, *ids: str, limit_s: float = 20) -> list[JobRecord]:
+    records = [await done(queue, job_id, limit_s) for job_id in ids]
     assert {record.state for record in records} == {State.SUCCEEDED}, records
     for job_id in ids:
         read(await queue.result(job_id))
