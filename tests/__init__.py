@@ -1,1 +1,1 @@
-from tests import torchvision_shim  # noqa: F401 - before any test imports torchvision
+from tests import one_thread, torchvision_shim  # noqa: F401 - before any test imports torch

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from camserve.broker.embedded import EmbeddedServer
 from tests.service import ROOT, Service, free_port, make_repository
 from tests.zoo import add_zoo_models
+
+# The same examples in every run, however busy the machine is; `make soak` looks for others.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture

@@ -22,9 +22,17 @@ START_S = 90.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback on which nobody listens, and which nobody else is given meanwhile.
+
+    It stays bound as long as this process runs. A server that sets SO_REUSEADDR, as all do here,
+    may listen there, since this socket does not; Linux gives it to no other that asks for any.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    port = int(reserved.getsockname()[1])
+    reserved.detach()
+    return port
 
 
 def make_repository(folder: Path, *models: Path, cards: Mapping[str, str] | None = None) -> Path:

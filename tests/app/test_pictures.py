@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
@@ -217,7 +217,7 @@ def test_a_large_upload_is_kept_small() -> None:
 REAL = {kind: make() for kind, (make, _, _) in KINDS.items()}
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(st.data())
 def test_damaged_files_raise_only_our_errors(data: st.DataObject) -> None:
     damaged = bytearray(REAL[data.draw(st.sampled_from(sorted(REAL)))])

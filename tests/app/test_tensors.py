@@ -177,7 +177,7 @@ def test_one_long_text_among_numbers_takes_no_room() -> None:
         read_tensor(rows, (3, 300, 300))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
     damaged = bytearray(npy(ARRAY))

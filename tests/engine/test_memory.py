@@ -44,7 +44,6 @@ def resident_growth(batch: int) -> int:
 
     import psutil
 
-    torch.set_num_threads(1)
     explainer = Explainer(randomised(Wide()), torch.zeros(1, 3, 64, 64))
     process = psutil.Process()
 

@@ -283,7 +283,7 @@ def test_letterbox_fits_and_centres():
     assert geometry.sampler().mask.all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     stored=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     orientation=st.sampled_from(ORIENTATIONS),

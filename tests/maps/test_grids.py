@@ -104,7 +104,7 @@ def test_the_long_side_is_what_was_asked_and_the_shape_stays():
             assert max(Grid("SS", (longest, 7), (0, 1)).scaled(asked)) == asked
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.integers(1, 10_000), min_size=1, max_size=4),
     st.floats(0.5, 1e7),

@@ -93,7 +93,7 @@ def test_samples_beyond_the_axis_take_its_end(method):
         assert values[-1] == 4.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     in_size=st.integers(1, 40),
     out_size=st.integers(1, 60),
@@ -107,13 +107,13 @@ def test_rows_always_sum_to_one_so_that_constants_stay(in_size, out_size, method
     assert np.allclose(matrix.sum(axis=1), 1.0, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(size=st.integers(1, 30), method=st.sampled_from(MATRIX_METHODS))
 def test_the_same_size_is_the_identity(size, method):
     assert np.allclose(weights(size, size, method), np.eye(size), atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     in_size=st.integers(1, 20),
     out_size=st.integers(1, 50),
