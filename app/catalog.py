@@ -22,6 +22,7 @@ from camserve.errors import (
     ModelUnavailable,
     NoWorker,
 )
+from camserve.live_workers import live_workers
 from camserve.settings import Settings
 
 __all__ = ["Catalog"]
@@ -40,13 +41,6 @@ def _parsed(card: bytes) -> ResolvedCard | None:
         return ResolvedCard.model_validate_json(card)
     except ValidationError as error:
         logger.warning("a model card of another version is left out: %s", error)
-        return None
-
-
-def _status(heartbeat: bytes) -> WorkerStatus | None:
-    try:
-        return WorkerStatus.model_validate_json(heartbeat)
-    except ValidationError:
         return None
 
 
@@ -88,11 +82,14 @@ class Catalog:
         a fresh one. Raises QueueUnavailable."""
         now_s = time.monotonic()
         if fresh or now_s - self._workers_read_s > WORKERS_FRESH_S:
-            statuses = (await self._registry.workers()).values()
-            known = [_status(status) for status in statuses]
-            self._workers = tuple(status for status in known if status is not None)
+            self._workers = await live_workers(self._registry)
             self._workers_read_s = now_s
         return self._workers
+
+    async def proven_workers(self) -> int:
+        """How many workers have shown lately that they can explain. Raises QueueUnavailable."""
+        workers = await self.workers(fresh=True)
+        return sum(worker.is_proven(self._settings.proof_lasts_s) for worker in workers)
 
     async def check_execution(self, model: str, execution: str) -> None:
         """Raises NoWorker unless a live worker of the model has such a device."""

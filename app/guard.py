@@ -37,8 +37,8 @@ class Guard:
     """ASGI middleware around all routes, so that none can be forgotten.
 
     Puts the caller's `ApiKey` into the request's state as `caller`; None where no keys are
-    configured, or the call is open or came by a signed link. Such a link's signature goes no
-    further: it is no option of the call.
+    configured, or the call came by a signed link, or is open and came without a key. Such a link's
+    signature goes no further: it is no option of the call.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyFile | None) -> None:
@@ -64,8 +64,10 @@ class Guard:
     async def _admit(self, scope: Scope, link: _Link | None) -> ApiKey | None:
         """Who calls. Raises what the caller is to be told."""
         needed = required_scope(scope["method"], get_route_path(scope))
-        if self._keys is None or needed is None:
+        if self._keys is None:
             return None
+        if needed is None:
+            return _known(self._keys, scope)
         try:
             return _find(self._keys, scope, needed)
         except (ApiKeyMissing, ApiKeyUnknown):
@@ -88,6 +90,14 @@ class _Link(NamedTuple):
             raise SignatureInvalid
         if not signer.has_signed(self.explanation_id, self.signatures[0]):
             raise SignatureInvalid
+
+
+def _known(keys: KeyFile, scope: Scope) -> ApiKey | None:
+    """Who makes a call that is open to everybody, if a key says so."""
+    try:
+        return keys.ring.find(presented_key(scope["headers"]))
+    except (ApiKeyMissing, ApiKeyUnknown):
+        return None
 
 
 def _find(keys: KeyFile, scope: Scope, needed: KeyScope) -> ApiKey:

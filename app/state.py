@@ -14,14 +14,7 @@ from app.catalog import Catalog
 from app.outbound.fetching import Fetcher
 from app.signatures import Signer
 from app.webhooks.configuration import WebhookConfiguration
-from camserve.broker import (
-    CommandSender,
-    DeadLetters,
-    JobQueue,
-    LinkSecret,
-    RateLimiter,
-    RecentJobs,
-)
+from camserve.broker import CommandSender, JobQueue, LinkSecret, RateLimiter, RecentJobs
 from camserve.settings import Settings
 
 __all__ = ["AppState", "State"]
@@ -36,7 +29,6 @@ class AppState:
     settings: Settings
     queue: JobQueue
     recent: RecentJobs
-    dead_letters: DeadLetters
     catalog: Catalog
     commands: CommandSender
     picture_threads: ThreadPoolExecutor

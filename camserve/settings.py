@@ -128,10 +128,6 @@ class Settings(BaseSettings):
     deadline_s: Seconds = Field(60, description="Deadline of a job that names none.")
     max_deadline_s: Seconds = Field(3600, description="Longest deadline a job may name.")
     job_ttl_s: Seconds = Field(3600, description="How long an explanation can be fetched.")
-    dead_letter_ttl_s: Seconds = Field(
-        604_800,
-        description="How long it is known which explanations were given up; see operating.md.",
-    )
     job_time_limit_s: Seconds = Field(120, description="Longest run of one batch.")
     load_time_limit_s: Seconds = Field(900, description="Longest load of one model, with download.")
     retry_load_s: Seconds = Field(60, description="Wait before a failed load is tried again.")
@@ -141,6 +137,12 @@ class Settings(BaseSettings):
         "is replaced.",
     )
     drain_s: Seconds = Field(20, description="How long a stopping process may finish its work.")
+    worker_stale_s: Seconds = Field(
+        15, description="How long after its last heartbeat a worker counts as gone."
+    )
+    warm_up_every_s: Seconds = Field(
+        30, description="How often a worker repeats its warm-up explanation, between batches."
+    )
 
     # how much
     queue_depth: Count = Field(256, description="Waiting jobs a model before 429.")
@@ -150,7 +152,6 @@ class Settings(BaseSettings):
         "keys of all callers together. A key may have its own.",
     )
     max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
-    dead_letters: Count = Field(1000, description="Dead letters kept a model; the oldest go first.")
     devices: CommaSeparated = Field(
         ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."
     )
@@ -206,3 +207,9 @@ class Settings(BaseSettings):
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1_000_000)
+
+    @property
+    def proof_lasts_s(self) -> float:
+        """How long a warm-up explanation shows that a worker can explain: until the next one, which
+        may have to wait for the longest batch, has arrived."""
+        return self.warm_up_every_s + self.job_time_limit_s + self.worker_stale_s

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from camserve.contracts.failures import FailureMessage
+from camserve.errors import ErrorCode
 from camserve.settings import Settings
+from workers.attempts import Outcome
 from workers.compute import Limits, explain_jobs
 from workers.device_thread import DeviceThread
 from workers.failures import failure_of
@@ -14,6 +18,7 @@ from workers.models import ResidentModel
 from workers.portions import Work, portions
 from workers.predictions import predict_jobs
 from workers.presence import Presence
+from workers.proof import Proof
 from workers.rows import ComputeJob
 
 __all__ = ["Computing"]
@@ -29,6 +34,7 @@ class Computing:
         thread: DeviceThread,
         held: HeldJobs,
         presence: Presence,
+        proof: Proof,
         settings: Settings,
         *,
         worker: str,
@@ -37,6 +43,7 @@ class Computing:
         self._thread = thread
         self._held = held
         self._presence = presence
+        self._proof = proof
         self._worker = worker
         self._device = device
         self._limits = Limits(
@@ -61,11 +68,18 @@ class Computing:
                 device=self._device,
             )
             held = [begun for begun, _ in portion]
+            outcomes: Sequence[Outcome]
             try:
                 outcomes, took_ms = await self._thread.run(call, model.card.name)
             except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
                 failure = failure_of(error, f"computing with {model.card.name}")
-                await self._held.commit_all(held, [failure] * len(held))
+                outcomes = [failure] * len(held)
             else:
                 self._presence.learn(model.card.name, kind, took_ms)
-                await self._held.commit_all(held, outcomes)
+            if any(map(_is_unforeseen, outcomes)):
+                await self._proof.renew()  # else the device may be at fault, and not the job
+            await self._held.commit_all(held, outcomes)
+
+
+def _is_unforeseen(outcome: Outcome) -> bool:
+    return isinstance(outcome, FailureMessage) and outcome.code is ErrorCode.INTERNAL

@@ -26,13 +26,18 @@ class DeviceThread:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._free = asyncio.Lock()
 
-    async def run(self, call: Callable[[], Result], model: str) -> tuple[Result, float]:
-        """The result, and how long it took in ms. The process ends if it outlasts the limit."""
+    async def run(
+        self, call: Callable[[], Result], model: str, *, limit_s: float | None = None
+    ) -> tuple[Result, float]:
+        """The result, and how long it took in ms. The process ends if it outlasts the limit.
+
+        limit_s: another one than that of a batch.
+        """
         clock = asyncio.get_running_loop()
         async with self._free:
             started_s = clock.time()
             running = clock.run_in_executor(self._thread, call)
-            done, _ = await asyncio.wait([running], timeout=self._time_limit_s)
+            done, _ = await asyncio.wait([running], timeout=limit_s or self._time_limit_s)
             if not done:
                 die_hung("computing with", model)
             return await running, (clock.time() - started_s) * 1000

@@ -1,4 +1,4 @@
-"""`python -m workers.health`: a container's health check: has this host a warm, live worker?"""
+"""`python -m workers.health`: a container's health check: can a worker of this host explain?"""
 
 from __future__ import annotations
 
@@ -6,33 +6,24 @@ import asyncio
 import socket
 import sys
 
-from pydantic import ValidationError
-
 from camserve.broker import Registry, connect
-from camserve.contracts.cards import WorkerStatus
 from camserve.errors import QueueUnavailable
+from camserve.live_workers import live_workers
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 
 
 async def is_healthy(settings: Settings, redis_url: str) -> bool:
-    """Whether a worker of this host has a fresh heartbeat and has run its warm-up explanation."""
+    """Whether a live worker of this host has run its warm-up explanation lately."""
     redis = connect(redis_url)
     try:
-        statuses = (await Registry(redis, queue_options(settings)).workers()).values()
+        workers = await live_workers(Registry(redis, queue_options(settings)))
     except QueueUnavailable:
         return False
     finally:
         await redis.aclose()
-    return any(_is_warm_here(status) for status in statuses)
-
-
-def _is_warm_here(status: bytes) -> bool:
-    try:
-        worker = WorkerStatus.model_validate_json(status)
-    except ValidationError:  # of another version of camserve, so not of this container
-        return False
-    return worker.warm and worker.host == socket.gethostname()
+    here = socket.gethostname()
+    return any(one.host == here and one.is_proven(settings.proof_lasts_s) for one in workers)
 
 
 def main() -> str | None:
@@ -42,7 +33,7 @@ def main() -> str | None:
         return "CAMSERVE_REDIS_URL is not set"
     if asyncio.run(is_healthy(settings, settings.redis_url)):
         return None
-    return f"no warm, live worker of {socket.gethostname()} is registered in Redis"
+    return f"no live worker of {socket.gethostname()} has run its warm-up explanation lately"
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from workers.obedience import Obedience
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.portions import Work
 from workers.presence import Presence
+from workers.proof import Proof
 from workers.repository import Repository
 from workers.residency import Residency
-from workers.warm_up import warm_up
 
 __all__ = ["WorkerLoop"]
 
@@ -58,14 +58,26 @@ class WorkerLoop:
         self._repository = repository
         self._settings = settings
         self._device = device
+        self._thread = DeviceThread(settings.job_time_limit_s)
+        self._proof = Proof(self._thread, device)
         self._presence = Presence(
-            registry, repository, worker=worker, device=device, batch_limit=settings.max_batch
+            registry,
+            repository,
+            self._proof,
+            worker=worker,
+            device=device,
+            batch_limit=settings.max_batch,
         )
         self._residency = Residency(repository.entries, device, settings, self._presence.publish)
-        self._thread = DeviceThread(settings.job_time_limit_s)
         self._held = HeldJobs(queue)
         self._computing = Computing(
-            self._thread, self._held, self._presence, settings, worker=worker, device=device
+            self._thread,
+            self._held,
+            self._presence,
+            self._proof,
+            settings,
+            worker=worker,
+            device=device,
         )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._pacing = Pacing()
@@ -94,8 +106,10 @@ class WorkerLoop:
         leases = asyncio.create_task(
             self._pacing.every(self._settings.lease_s / 3, self._held.extend)
         )
+        heartbeat_s = min(HEARTBEAT_S, self._settings.worker_stale_s / 4)
         others = [
-            asyncio.create_task(self._pacing.every(HEARTBEAT_S, self._heartbeat)),
+            asyncio.create_task(self._pacing.every(heartbeat_s, self._heartbeat)),
+            asyncio.create_task(self._proof.keep(self._settings.warm_up_every_s)),
             asyncio.create_task(self._pacing.every(PROGRESS_S, self._held.report)),
             asyncio.create_task(self._pacing.every(self._settings.lease_s / 2, reclaim)),
         ]
@@ -114,7 +128,7 @@ class WorkerLoop:
 
     async def _preload(self) -> None:
         # raises on a device that cannot explain: such a worker ends before it takes a job
-        await self._thread.run(partial(warm_up, self._device), "the warm-up network")
+        await self._proof.give(self._settings.load_time_limit_s)
         if self._settings.preload == "local":
             for entry in self._repository.entries.values():
                 if entry.is_local:

@@ -14,6 +14,7 @@ from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.errors import QueueUnavailable
 from camserve.vocabulary import MODEL_NAME
 from workers.models import declared_card, unavailable_card
+from workers.proof import Proof
 from workers.repository import Repository
 from workers.service_times import Measured
 
@@ -29,6 +30,7 @@ class Presence:
         self,
         registry: Registry,
         repository: Repository,
+        proof: Proof,
         *,
         worker: str,
         device: str,
@@ -36,6 +38,7 @@ class Presence:
     ) -> None:
         self._registry = registry
         self._repository = repository
+        self._proof = proof
         self._worker = worker
         self._device = device
         self._batch_limit = batch_limit
@@ -92,6 +95,7 @@ class Presence:
             models=self._repository.names,
             resident=resident,
             warm=self.warm,
+            proof_age_s=self._proof.age_s,
             p50_ms=self._measured.medians(),
         )
         known = await self._registry.heartbeat(

@@ -149,7 +149,13 @@ class Supervisor:
             return
         last = WorkerStatus.model_validate_json(record.status)
         status = last.model_copy(
-            update={"restarting": True, "resident": (), "warm": False, "p50_ms": {}}
+            update={
+                "restarting": True,
+                "warm": False,
+                "proof_age_s": None,
+                "resident": (),
+                "p50_ms": {},
+            }
         )
         await registry.heartbeat(
             worker,

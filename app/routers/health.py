@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from app.messages import json_response
 from app.state import State
-from camserve.contracts.explanations import Readiness
+from camserve.contracts.cards import WorkerStatus
+from camserve.contracts.readiness import Readiness, WorkerReadiness, WorkerReadinessState
 from camserve.errors import QueueUnavailable
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["health"])
+
+_NO_STORE = {"Cache-Control": "no-store"}
 
 
 @router.get(
@@ -29,17 +34,60 @@ async def livez() -> Response:
 @router.get(
     "/readyz",
     summary="Ready",
-    response_description="Redis answers, and so many workers are ready.",
+    response_description="Redis answers, and so many workers can explain.",
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "Not ready, and why."}},
 )
-async def readyz(state: State) -> Response:
-    """200 if Redis answers and a live worker has run its warm-up explanation."""
+async def readyz(request: Request, state: State) -> Response:
+    """200 if Redis answers and a live worker has run its warm-up explanation lately.
+
+    A worker that died or hangs counts no more once its heartbeats have ended for
+    `CAMSERVE_WORKER_STALE_S`; one whose device fails restarts, and counts again when it explains.
+    Where there are API keys, only who sends one is told about each worker.
+    """
+    lasts_s = state.settings.proof_lasts_s
     try:
-        workers = sum(worker.warm for worker in await state.catalog.workers(fresh=True))
+        workers = await state.catalog.workers(fresh=True)
     except QueueUnavailable as error:
-        return json_response(Readiness(ready=False, redis=False, workers=0, reason=str(error)), 503)
-    if workers == 0:
-        reason = "no live worker has run its warm-up explanation yet"
-        return json_response(Readiness(ready=False, redis=True, workers=0, reason=reason), 503)
-    return json_response(Readiness(ready=True, redis=True, workers=workers))
+        away = Readiness(ready=False, redis=False, workers=0, reason=str(error))
+        return json_response(away, 503, _NO_STORE)
+    proven = sum(worker.is_proven(lasts_s) for worker in workers)
+    is_told_more = state.settings.api_keys_file is None or request.state.caller is not None
+    found = Readiness(
+        ready=proven > 0,
+        redis=True,
+        workers=proven,
+        reason=None if proven else _reason(workers, lasts_s),
+        found=tuple(_readiness(one, lasts_s) for one in workers) if is_told_more else (),
+    )
+    return json_response(found, 200 if proven else 503, _NO_STORE)
+
+
+def _reason(workers: Sequence[WorkerStatus], lasts_s: float) -> str:
+    if not workers:
+        return "there is no live worker, so none that has run its warm-up explanation"
+    states = {_state(worker, lasts_s) for worker in workers}
+    if "unproven" in states:
+        return f"no live worker has run its warm-up explanation in the last {lasts_s:g} s"
+    if "starting" in states:
+        return "no live worker has run its warm-up explanation yet"
+    return "each worker has died, and is about to be started again"
+
+
+def _readiness(worker: WorkerStatus, lasts_s: float) -> WorkerReadiness:
+    age_s = worker.proof_age_s
+    return WorkerReadiness(
+        worker=worker.worker,
+        host=worker.host,
+        device=worker.device,
+        state=_state(worker, lasts_s),
+        proof_age_s=None if age_s is None else round(age_s, 3),
+    )
+
+
+def _state(worker: WorkerStatus, lasts_s: float) -> WorkerReadinessState:
+    if worker.restarting:
+        return "restarting"
+    if not worker.warm:
+        return "starting"
+    return "ready" if worker.is_proven(lasts_s) else "unproven"

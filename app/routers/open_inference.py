@@ -69,8 +69,8 @@ async def server_live() -> Response:
     responses=problems(503),
 )
 async def server_ready(state: State) -> Response:
-    """200 if a live worker has run its warm-up explanation, as `/readyz`."""
-    if not any(worker.warm for worker in await state.catalog.workers(fresh=True)):
+    """200 if a live worker has run its warm-up explanation lately, as `/readyz`."""
+    if not await state.catalog.proven_workers():
         raise NoWorker(None)
     return json_response(ServerReady(ready=True))
 

@@ -30,6 +30,8 @@ class WorkerRecord:
     """Each model it serves, with the mean time of one batch; 0 where none was measured yet."""
     at_ms: int
     """When the heartbeat arrived, by the server's clock."""
+    silent_s: float
+    """How long ago that is, by the same clock."""
 
 
 class Registry:
@@ -88,11 +90,11 @@ class Registry:
     async def worker_records(self) -> dict[str, WorkerRecord]:
         """Each live worker by its id, sorted; the stale ones are left out."""
         time, records = await execute(self._redis, ("TIME",), ("HGETALL", keys.WORKERS))
-        oldest_ms = _ms(time) - self._options.worker_stale_s * 1000
+        now_ms = _ms(time)
         return {
             worker_id.decode(): record
             for worker_id, value in sorted(records.items())
-            if (record := _parse(value)).at_ms >= oldest_ms
+            if (record := _parse(value, now_ms)).silent_s <= self._options.worker_stale_s
         }
 
     async def seconds_for(self, model: str, jobs: int) -> float:
@@ -113,9 +115,11 @@ def _seconds(jobs: int, model: str, workers: Iterable[WorkerRecord]) -> float:
     return jobs * mean_ms / 1000 / at_once
 
 
-def _parse(value: bytes) -> WorkerRecord:
-    at_ms, numbers, status = value.split(b"\n", 2)
-    return WorkerRecord(status=status, at_ms=int(at_ms), **json.loads(numbers))
+def _parse(value: bytes, now_ms: int) -> WorkerRecord:
+    stamp, numbers, status = value.split(b"\n", 2)
+    at_ms = int(stamp)
+    silent_s = max(now_ms - at_ms, 0) / 1000  # a failover may set the clock back
+    return WorkerRecord(status=status, at_ms=at_ms, silent_s=silent_s, **json.loads(numbers))
 
 
 def _ms(time: tuple[int, int]) -> int:

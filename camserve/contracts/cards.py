@@ -171,10 +171,20 @@ class WorkerStatus(Message):
     device: str
     models: tuple[str, ...] = ()
     resident: tuple[str, ...] = ()
-    warm: bool = Field(default=False, description="Has run a warm-up explanation.")
+    warm: bool = Field(
+        default=False,
+        description="Has run a warm-up explanation, and loaded what is loaded at start.",
+    )
+    proof_age_s: float | None = Field(
+        None, description="Seconds since the warm-up explanation last came out right; null: never."
+    )
     p50_ms: dict[str, ServiceTimes] = Field(
         {}, description="By model, the medians of its last batches."
     )
     restarting: bool = Field(
         default=False, description="It died, and another one is about to take its place."
     )
+
+    def is_proven(self, within_s: float) -> bool:
+        """Whether it can explain: it is warm, and showed so in the last `within_s` seconds."""
+        return self.warm and self.proof_age_s is not None and self.proof_age_s <= within_s

@@ -30,7 +30,6 @@ __all__ = [
     "ModelSummary",
     "Numbers",
     "Progress",
-    "Readiness",
     "Residence",
     "ResultSummary",
     "ServedCard",
@@ -148,9 +147,6 @@ class Lifetime(Message):
     )
     timings_ms: Timings = Timings()
     error: FailureMessage | None = Field(None, description="Why there is no result, at the end.")
-    replay_of: str | None = Field(
-        None, description="Id of the explanation that was given up and is done again by this one."
-    )
     href: str = Field(description="Address of the explanation.")
 
 
@@ -258,12 +254,3 @@ class LayerList(Message):
     reduction_reason: str | None
     output_format: str | None
     layers: tuple[LayerSummary, ...]
-
-
-class Readiness(Message):
-    """Whether the service can explain something now, and if not, why."""
-
-    ready: bool
-    redis: bool = Field(description="Whether Redis answers.")
-    workers: int = Field(description="Live workers that have run their warm-up explanation.")
-    reason: str | None = None

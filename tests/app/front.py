@@ -159,6 +159,7 @@ class Front:
             models=models,
             resident=models if resident is None else tuple(resident),
             warm=warm,
+            proof_age_s=fields.pop("proof_age_s", 0.0 if warm else None),
             **fields,
         )
         await self.registry.heartbeat(

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from camserve.contracts.dead_letters import DeadLetterList, Purged
 from camserve.contracts.explanations import (
     Explanation,
     ExplanationList,
@@ -18,7 +17,6 @@ from camserve.contracts.explanations import (
     MapArray,
     ModelList,
     ModelSummary,
-    Readiness,
     ServedCard,
 )
 from camserve.contracts.kserve import Explanations, InstancesRequest, Predictions
@@ -39,6 +37,7 @@ from camserve.contracts.open_inference import (
     ServerReady,
 )
 from camserve.contracts.predictions import Prediction
+from camserve.contracts.readiness import Readiness
 from camserve.contracts.requests import ExplanationRequest, PredictionRequest
 from tests.app.examples import FOLDER, NAMES, exchange, masked
 from tests.service import Service
@@ -56,9 +55,6 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "load": ModelSummary,
     "unload": ModelSummary,
     "ready": Readiness,
-    "dead-letters": DeadLetterList,
-    "remove-dead-letter": Purged,
-    "purge-dead-letters": Purged,
     "kserve-explain": Explanations,
     "kserve-predict": Predictions,
     "open-inference-explain": InferenceResponse,
@@ -110,7 +106,6 @@ def test_there_is_one_for_each_operation() -> None:
     for name in NAMES:
         request = example(name)["request"]
         path = request["path"].partition("?")[0].replace("{id}", "{explanation_id}")
-        path = path.replace("dead-letters/{explanation_id}", "dead-letters/{letter_id}")
         path = path.replace("/results/0", "/results/{number}").replace("s/shapes", "s/{model}")
         shown.add((request["method"], path))
     assert shown == operations

@@ -87,11 +87,6 @@ def test_operations_read_well() -> None:
         "POST /v1/models/{model}/predict",
         "POST /v1/models/{model}/load",
         "POST /v1/models/{model}/unload",
-        "GET /v1/dead-letters",
-        "DELETE /v1/dead-letters",
-        "GET /v1/dead-letters/{letter_id}",
-        "DELETE /v1/dead-letters/{letter_id}",
-        "POST /v1/dead-letters/{letter_id}/replay",
         "GET /livez",
         "GET /readyz",
         "POST /v1/models/{model}:explain",
@@ -173,11 +168,6 @@ def test_operations_have_names_for_generated_clients() -> None:
         "predict",
         "load_model",
         "unload_model",
-        "list_dead_letters",
-        "read_dead_letter",
-        "replay_dead_letter",
-        "remove_dead_letter",
-        "purge_dead_letters",
         "livez",
         "readyz",
     }
@@ -219,8 +209,7 @@ def test_every_operation_says_which_key_it_needs() -> None:
                 continue
             *taken, nothing = operation["security"]
             assert nothing == {}  # where no keys are configured
-            of_operators = path.endswith("load") or path.startswith("/v1/dead-letters")
-            scope = "admin" if of_operators else "explain"
+            scope = "admin" if path.endswith("load") else "explain"
             expected = [{"bearer": [scope]}, {"header": [scope]}]
             if "/results/" in path or path.endswith("/events"):
                 expected.append({"signature": []})
@@ -292,9 +281,7 @@ def test_nothing_of_pydantic_or_fastapi_shows() -> None:
     assert not re.search(r"Annotated|Literal\[|typing\.|:class:", text)
 
 
-@pytest.mark.parametrize(
-    "name", ["Explanation", "ExplanationSummary", "ModelSummary", "Link", "DeadLetter"]
-)
+@pytest.mark.parametrize("name", ["Explanation", "ExplanationSummary", "ModelSummary", "Link"])
 def test_what_an_answer_holds_is_described(name: str) -> None:
     """All but what its name says in full."""
     plain = {"state", "method", "title", "description", "priority"}

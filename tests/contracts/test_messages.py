@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
-from camserve.contracts.dead_letters import DeadLetterList, Purged
 from camserve.contracts.deliveries import DeliveryOutcome
 from camserve.contracts.explanations import Explanation, ExplanationList
 from camserve.contracts.failures import FailureMessage
@@ -41,8 +40,6 @@ MESSAGES: list[type[Message]] = [
     Prediction,
     WebhookEvent,
     DeliveryOutcome,
-    DeadLetterList,
-    Purged,
 ]
 
 

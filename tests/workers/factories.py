@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "BREAKING",
     "DEADLY",
+    "DRIFTING",
     "FAULTY",
     "FREEZING",
     "HANGING",
@@ -32,7 +34,8 @@ SHAPE = (1, 8, 8)
 """(C, H, W) of the input of all models here."""
 
 # the value of an input's first pixel decides what the misbehaving model does
-FAULTY, DEADLY, SLOW, HANGING, FREEZING = 101.0, 102.0, 103.0, 104.0, 105.0
+FAULTY, DEADLY, SLOW, HANGING = 101.0, 102.0, 103.0, 104.0
+FREEZING, BREAKING, DRIFTING = 105.0, 106.0, 107.0
 
 
 def freeze() -> None:
@@ -76,7 +79,22 @@ class Misbehaving(Tiny):
             (self.folder / "entered").touch()
             while not (self.folder / "go").exists():
                 time.sleep(0.005)
-        return super().forward(x)
+        if BREAKING in marks:
+            nn.Conv2d.forward = _broken  # type: ignore[method-assign]
+        output = super().forward(x)
+        if DRIFTING in marks:
+            nn.Conv2d.forward = _drifted  # type: ignore[method-assign]
+        return output
+
+
+def _broken(self: nn.Conv2d, x: Tensor) -> Tensor:
+    """Of all that this process computes from now on, as on a device that an assertion poisoned."""
+    raise RuntimeError("device-side assert triggered")
+
+
+def _drifted(self: nn.Conv2d, x: Tensor) -> Tensor:
+    """Nearly right, and nobody is told: a device with a fault in its memory."""
+    return 1.01 * nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
 def tiny(classes: int = 3, seed: int = 0) -> nn.Module:
