@@ -17,6 +17,9 @@ _OPEN: Final = re.compile(
 )
 """What a load balancer, or somebody who was just refused, must be able to read."""
 
+_OF_OPERATORS: Final = re.compile(r"/v1/dead-letters(/.*)?")
+"""What tells of everybody's requests."""
+
 _EXPLAINING: Final = re.compile(
     r"POST /v1/explanations"
     r"|DELETE /v1/explanations/[^/]+"
@@ -29,7 +32,9 @@ _EXPLAINING: Final = re.compile(
 def required_scope(method: str, path: str) -> Scope | None:
     """The scope of a call; None if it is open. path: as the router sees it, or its template."""
     if method in _READING:
-        return None if _OPEN.fullmatch(path) else Scope.EXPLAIN
+        if _OPEN.fullmatch(path):
+            return None
+        return Scope.ADMIN if _OF_OPERATORS.fullmatch(path) else Scope.EXPLAIN
     return Scope.EXPLAIN if _EXPLAINING.fullmatch(f"{method} {path}") else Scope.ADMIN
 
 

@@ -24,6 +24,7 @@ from app.rate_limits import RateLimits
 from app.request_ids import RequestIds
 from app.routers import (
     administration,
+    dead_letters,
     docs,
     explanations,
     health,
@@ -44,6 +45,7 @@ from app.webhooks.dispatcher import Dispatcher
 from camserve import __version__
 from camserve.broker import (
     CommandSender,
+    DeadLetters,
     Deliveries,
     JobQueue,
     LinkSecret,
@@ -67,7 +69,7 @@ REAP_S = 1.0
 _ROUTERS = (
     *(explanations, listing, results),
     kserve_v1,  # before the models: `{model}` would be any name, also `shapes:explain`
-    *(models, predictions, administration),
+    *(models, predictions, administration, dead_letters),
     *(open_inference, open_inference_calls, open_inference_repository),
     *(health, problem_pages, docs),
 )
@@ -152,6 +154,7 @@ async def _lifespan(
             settings=settings,
             queue=queue,
             recent=RecentJobs(redis),
+            dead_letters=DeadLetters(redis, options),
             catalog=catalog,
             commands=CommandSender(redis, options),
             picture_threads=threads,

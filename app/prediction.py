@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from app.admission import Admission, admit, prepared, until
 from app.inputs import PreparedInput
 from app.rankings import check_top
 from app.results import array_of, failure_of
 from app.state import AppState
-from app.submission import Submission, hand_in, wait
+from app.submission import Submission, digested, hand_in, wait
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, State, new_job_id
 from camserve.contracts.cards import ResolvedCard
@@ -88,7 +87,7 @@ async def _submission(
     )
     tensors = {input_name(index): one.tensor for index, one in enumerate(inputs)}
     async with until(admission.deadline_s):
-        payload = await state.on_pictures(lambda: save(tensors))
+        job, payload = await state.on_pictures(lambda: digested(job, tensors))
     return Submission(
         job_id=new_job_id(card.name),
         job=job,

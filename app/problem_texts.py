@@ -47,6 +47,8 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.DEADLINE_EXCEEDED: "The deadline passed",
     ErrorCode.WAIT_EXCEEDED: "The result did not come while the server waited",
     ErrorCode.DEAD_LETTERED: "The explanation was given up",
+    ErrorCode.DEAD_LETTER_NOT_FOUND: "There is no such dead letter",
+    ErrorCode.NOT_REPLAYABLE: "The dead letter cannot be replayed any more",
     ErrorCode.INTERNAL: "Something broke inside camserve",
 }
 
@@ -219,7 +221,17 @@ ADVICE: dict[ErrorCode, str] = {
     ),
     ErrorCode.DEAD_LETTERED: (
         "Every worker that began it died before it ended, so it was given up. The input or the "
-        "model crashes the process: the worker's log says how."
+        "model crashes the process: the worker's log says how. The operator finds it, and what "
+        "it was asked, among GET /v1/dead-letters."
+    ),
+    ErrorCode.DEAD_LETTER_NOT_FOUND: (
+        "The id of a dead letter is that of the explanation that was given up. GET "
+        "/v1/dead-letters lists them; they are kept for CAMSERVE_DEAD_LETTER_TTL_S, at most "
+        "CAMSERVE_DEAD_LETTERS of a model, and until they are purged."
+    ),
+    ErrorCode.NOT_REPLAYABLE: (
+        "What an explanation was given is kept for CAMSERVE_JOB_TTL_S after it was given up, which "
+        "`replayable_until` of its dead letter says. Send the request again."
     ),
     ErrorCode.INTERNAL: (
         "A fault of camserve or of the model, not of the request. `error_id` finds the "

@@ -71,6 +71,8 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.DEADLINE_EXCEEDED: 504,
     ErrorCode.WAIT_EXCEEDED: 504,
     ErrorCode.DEAD_LETTERED: 500,
+    ErrorCode.DEAD_LETTER_NOT_FOUND: 404,
+    ErrorCode.NOT_REPLAYABLE: 409,
     ErrorCode.INTERNAL: 500,
 }
 

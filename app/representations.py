@@ -135,6 +135,7 @@ def _lifetime(record: JobRecord, job: Job, finished: Finished | None) -> dict[st
         "cancel_requested": record.cancel_requested,
         "timings_ms": timings(record, finished.result.compute_ms if finished else None),
         "error": FailureMessage.of(failure) if failure else None,
+        "replay_of": job.replay_of,
         "href": explanation_href(record.id),
     }
 

@@ -14,7 +14,14 @@ from app.catalog import Catalog
 from app.outbound.fetching import Fetcher
 from app.signatures import Signer
 from app.webhooks.configuration import WebhookConfiguration
-from camserve.broker import CommandSender, JobQueue, LinkSecret, RateLimiter, RecentJobs
+from camserve.broker import (
+    CommandSender,
+    DeadLetters,
+    JobQueue,
+    LinkSecret,
+    RateLimiter,
+    RecentJobs,
+)
 from camserve.settings import Settings
 
 __all__ = ["AppState", "State"]
@@ -29,6 +36,7 @@ class AppState:
     settings: Settings
     queue: JobQueue
     recent: RecentJobs
+    dead_letters: DeadLetters
     catalog: Catalog
     commands: CommandSender
     picture_threads: ThreadPoolExecutor

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from app.admission import admit, prepared, until
@@ -21,7 +23,7 @@ from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import QueueUnavailable
 
-__all__ = ["Submission", "hand_in", "picture_name", "submit", "wait"]
+__all__ = ["Submission", "digested", "hand_in", "picture_name", "submit", "wait"]
 
 RESUBMIT_PAUSE_S = 0.05
 
@@ -41,6 +43,13 @@ class Submission:
     idempotency_key: str | None
     owner: str
     fingerprint: str | None
+
+
+def digested(job: Job, tensors: dict[str, NDArray[Any]]) -> tuple[Job, bytes]:
+    """The job with the digest of its payload, and the payload. Runs in a thread."""
+    payload = save(tensors)
+    digest = hashlib.sha256(payload).hexdigest()
+    return job.model_copy(update={"input_digest": digest}), payload
 
 
 def picture_name(index: int) -> str:
@@ -96,12 +105,12 @@ async def submit(
         webhook=request.webhook,
     )
 
-    def payload_of_job() -> bytes:
+    def with_payload() -> tuple[Job, bytes]:
         check_answer(job, inputs, form, state.settings)
-        return save(payload_tensors(asked, inputs, state.settings))
+        return digested(job, payload_tensors(asked, inputs, state.settings))
 
     async with until(admission.deadline_s):
-        payload = await state.on_pictures(payload_of_job)
+        job, payload = await state.on_pictures(with_payload)
     submission = Submission(
         job_id=new_job_id(card.name),
         job=job,
@@ -124,7 +133,10 @@ def _fingerprint(job: Job, execution: str, payload: bytes) -> str:
     """What must be equal for a repeated request to be the same request."""
     same = job.model_dump_json(
         # the same bytes under another name are the same, and so is a retry after a model's reload
-        exclude={"request_id": True, "model_version": True, "inputs": {"__all__": {"name"}}}
+        exclude={
+            **dict.fromkeys(("request_id", "model_version", "input_digest", "replay_of"), True),
+            "inputs": {"__all__": {"name"}},
+        }
     )
     return hashlib.sha256(f"{execution}\n{same}".encode() + payload).hexdigest()
 

@@ -35,6 +35,11 @@ COMMANDS: Final = {
     ),
     "models": Command("list the models", "camserve.commands.models", "client"),
     "layers": Command("list the layers of a model", "camserve.commands.layers", "client"),
+    "dead-letters": Command(
+        "list, replay and purge the jobs that were given up",
+        "camserve.commands.dead_letters",
+        "client",
+    ),
     "keys": Command("make, list and revoke API keys", "camserve.commands.keys"),
 }
 

@@ -8,8 +8,10 @@
     │   │                         InvalidExpression
     │   ├── UnsupportedMediaType, UnreadableImage, CorruptImage
     │   ├── UrlNotAllowed, UrlUnreachable
-    │   ├── TooLarge, OverBudget, NotAcceptable, IdempotencyConflict, NotReady, Canceled
-    │   └── UnknownName        ── ModelNotFound, ExplanationNotFound, LayerNotFound
+    │   ├── TooLarge, OverBudget, NotAcceptable, IdempotencyConflict, NotReady, Canceled,
+    │   │   NotReplayable
+    │   └── UnknownName        ── ModelNotFound, ExplanationNotFound, LayerNotFound,
+    │                             DeadLetterNotFound
     ├── ModelError             the model or its card is at fault
     │   ├── InvalidCard, UnsupportedModel
     │   ├── ModelUnavailable, ModelLoading
@@ -38,6 +40,7 @@ __all__ = [
     "Canceled",
     "ClassIndexOutOfRange",
     "CorruptImage",
+    "DeadLetterNotFound",
     "DeadLettered",
     "DeadlineExceeded",
     "EmptyBody",
@@ -59,6 +62,7 @@ __all__ = [
     "NotAcceptable",
     "NotExplainable",
     "NotReady",
+    "NotReplayable",
     "OverBudget",
     "QueueFull",
     "QueueUnavailable",
@@ -129,6 +133,8 @@ class ErrorCode(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WAIT_EXCEEDED = "wait_exceeded"
     DEAD_LETTERED = "dead_lettered"
+    DEAD_LETTER_NOT_FOUND = "dead_letter_not_found"
+    NOT_REPLAYABLE = "not_replayable"
     INTERNAL = "internal"
 
 
@@ -375,6 +381,28 @@ class ExplanationNotFound(UnknownName):
             f"there is no explanation {explanation_id!r}: it may have outlived its time to live; "
             "ask again",
             id=explanation_id,
+        )
+
+
+class DeadLetterNotFound(UnknownName):
+    code = ErrorCode.DEAD_LETTER_NOT_FOUND
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"there is no dead letter {shortened(job_id)!r}: it was purged, or has outlived its "
+            "time to live, or the explanation of that id was not given up",
+            id=job_id,
+        )
+
+
+class NotReplayable(RequestError):
+    """The job was given up, and what it was given is not kept any more."""
+
+    code = ErrorCode.NOT_REPLAYABLE
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"the input of {job_id} is not kept any more: send the request again", id=job_id
         )
 
 

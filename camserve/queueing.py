@@ -13,6 +13,8 @@ def queue_options(settings: Settings) -> QueueOptions:
         lease_s=settings.lease_s,
         max_attempts=settings.max_attempts,
         depth_cap=settings.queue_depth,
+        dead_letter_cap=settings.dead_letters,
+        dead_letter_ttl_s=settings.dead_letter_ttl_s,
         job_ttl_s=settings.job_ttl_s,
         # the worker ends loads and explanations at their own limits; a job may wait for a load
         # first and be explained after it, and must keep its lease through both

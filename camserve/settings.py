@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     deadline_s: Seconds = Field(60, description="Deadline of a job that names none.")
     max_deadline_s: Seconds = Field(3600, description="Longest deadline a job may name.")
     job_ttl_s: Seconds = Field(3600, description="How long an explanation can be fetched.")
+    dead_letter_ttl_s: Seconds = Field(
+        604_800,
+        description="How long it is known which explanations were given up; see operating.md.",
+    )
     job_time_limit_s: Seconds = Field(120, description="Longest run of one batch.")
     load_time_limit_s: Seconds = Field(900, description="Longest load of one model, with download.")
     retry_load_s: Seconds = Field(60, description="Wait before a failed load is tried again.")
@@ -152,6 +156,7 @@ class Settings(BaseSettings):
         "keys of all callers together. A key may have its own.",
     )
     max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
+    dead_letters: Count = Field(1000, description="Dead letters kept a model; the oldest go first.")
     devices: CommaSeparated = Field(
         ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."
     )

@@ -20,7 +20,7 @@ from camserve.contracts.explanations import ExplanationList
 from camserve.contracts.states import State as States
 from camserve.errors import InvalidRequest
 
-__all__ = ["router"]
+__all__ = ["MOST", "check_cursor", "next_page", "router"]
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])
 
@@ -68,7 +68,7 @@ async def list_explanations(
     if query.model is not None:
         await state.catalog.card(query.model)
     if query.cursor is not None:
-        _check_cursor(query.cursor)
+        check_cursor(query.cursor)
     page = await state.recent.page(
         query.limit,
         model=query.model,
@@ -76,10 +76,7 @@ async def list_explanations(
         cursor=query.cursor,
     )
     signer = await state.signer()
-    headers = {}
-    if page.cursor is not None:
-        following = request.url.include_query_params(cursor=page.cursor)
-        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    headers = next_page(request, page.cursor)
     # in a thread: a hundred documents of many inputs take a while to read
     return await asyncio.to_thread(_listed, request, page, signer, headers)
 
@@ -92,7 +89,16 @@ def _listed(
     return current_response(request, message, headers)
 
 
-def _check_cursor(cursor: str) -> None:
+def next_page(request: Request, cursor: str | None) -> dict[str, str]:
+    """The header that leads to the page after this one."""
+    if cursor is None:
+        return {}
+    following = request.url.include_query_params(cursor=cursor)
+    return {"Link": f'<{following.path}?{following.query}>; rel="next"'}
+
+
+def check_cursor(cursor: str) -> None:
+    """Raises InvalidRequest for what no page gave."""
     try:
         model_of(cursor)
     except ValueError as error:

@@ -5,6 +5,7 @@ The front end holds a `JobQueue`, a worker process a `WorkerQueue`; both see eac
 """
 
 from camserve.broker.connection import LONGEST_BLOCK_S, connect
+from camserve.broker.dead_letters import DeadLetter, DeadLetters, LetterPage, LostAttempt
 from camserve.broker.deliveries import Deliveries, Delivery
 from camserve.broker.devices import AUTO, EXECUTION, executions_of, fits
 from camserve.broker.job_ids import model_of, new_job_id
@@ -41,13 +42,17 @@ __all__ = [
     "CommandKind",
     "CommandReader",
     "CommandSender",
+    "DeadLetter",
+    "DeadLetters",
     "Deliveries",
     "Delivery",
     "DeliveryRecord",
     "Enqueued",
     "JobQueue",
     "JobRecord",
+    "LetterPage",
     "LinkSecret",
+    "LostAttempt",
     "ModelCommand",
     "Page",
     "Priority",

@@ -12,7 +12,8 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:idem:WHO:KEY   idempotency key of a caller -> "ID\\nfingerprint"
     cam:{M}:deliveries     sorted set of ids of closed jobs by the ms at which news of them are due
     cam:{M}:recent         sorted set of ids of explanations, newest last, capped
-    cam:{M}:dead           list of dead letters, newest first, capped
+    cam:{M}:dead           sorted set of ids of dead letters, newest last, capped
+    cam:{M}:letter:ID      hash: what is known of a job that was given up
     cam:queues             set of models that ever had a job, for the reaper
     cam:models             model -> resolved card
     cam:workers            worker -> record
@@ -28,8 +29,8 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
 Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `job_ttl_s`, and as
 long as a delivery takes that is not settled, always `job_ttl_s` beyond its next attempt; streams
 and the sets of them at least as long as their youngest job; commands and their answers for
-`job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again.
-Only cards, workers, dead letters and the secret stay.
+`job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again;
+dead letters, and the sets of them, `dead_letter_ttl_s`. Only cards, workers and the secret stay.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ __all__ = [
     "job",
     "lane",
     "lanes",
+    "letter",
     "payload",
     "prefix",
     "rank",
@@ -158,3 +160,7 @@ def deliveries(model: str) -> str:
 
 def dead_letters(model: str) -> str:
     return f"{prefix(model)}dead"
+
+
+def letter(model: str, job_id: str) -> str:
+    return f"{prefix(model)}letter:{job_id}"

@@ -28,6 +28,8 @@ class QueueOptions:
     """Explanations listed per model; older ones can still be fetched by their id."""
     dead_letter_cap: int = 1000
     """Dead letters kept per model; the oldest go first."""
+    dead_letter_ttl_s: float = 7 * 86_400.0
+    """How long a dead letter is kept; its job can be replayed for `job_ttl_s`."""
     fallback_look_s: float = 1.0
     """A waiter looks this often by itself, in case its notification was lost."""
     worker_stale_s: float = 15.0
@@ -45,6 +47,10 @@ class QueueOptions:
     @property
     def lease_ms(self) -> int:
         return round(self.lease_s * 1000)
+
+    @property
+    def dead_letter_ttl_ms(self) -> int:
+        return round(self.dead_letter_ttl_s * 1000)
 
     @property
     def job_ttl_ms(self) -> int:

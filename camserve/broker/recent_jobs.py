@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
 
 from camserve.broker import keys
+from camserve.broker.id_lists import each, known_models, newest_before
 from camserve.broker.job_ids import model_of
 from camserve.broker.records import JobRecord
-from camserve.broker.scripts import Command, execute
 from camserve.contracts.states import State
 
 __all__ = ["Page", "RecentJobs"]
@@ -45,11 +45,12 @@ class RecentJobs:
         A page may hold fewer, or none, and still have a next one: it looks at so many jobs, and
         not all may be in one of `states`.
         """
-        models = [model] if model else await self._models()
+        models = [model] if model else await known_models(self._redis)
+        lists = [keys.recent(one) for one in models]
         found: list[JobRecord] = []
         looked_at = 0
         while looked_at < _MOST_LOOKED_AT:
-            ids = await self._before(cursor, models)
+            ids = await newest_before(self._redis, lists, cursor, _PORTION)
             matching = await self._in(states, ids)
             taken = matching[: limit - len(found)]
             # a job may have gone on since its state was looked at
@@ -64,38 +65,22 @@ class RecentJobs:
             looked_at += len(ids)
         return Page(tuple(found), cursor)
 
-    async def _models(self) -> list[str]:
-        (models,) = await execute(self._redis, ("SMEMBERS", keys.QUEUES))
-        return [model.decode() for model in models]
-
-    async def _before(self, cursor: str | None, models: Sequence[str]) -> list[str]:
-        """The ids of the next portion over all models, newest first."""
-        start = f"({cursor}" if cursor else "+"
-        replies = await self._each(
-            ("ZREVRANGEBYLEX", keys.recent(model), start, "-", "LIMIT", 0, _PORTION)
-            for model in models
-        )
-        ids = (member.decode() for reply in replies for member in reply)
-        return sorted(ids, reverse=True)[:_PORTION]
-
     async def _in(self, states: Collection[State], ids: Sequence[str]) -> list[str]:
         """Those of the jobs that are in one of the states; what has expired is struck off."""
         jobs = [(job_id, model_of(job_id)) for job_id in ids]
-        values = await self._each(("HGET", keys.job(model, one), "state") for one, model in jobs)
+        values = await each(
+            self._redis, (("HGET", keys.job(model, one), "state") for one, model in jobs)
+        )
         found = [None if value is None else State(value.decode()) for value in values]
         gone = [job for job, state in zip(jobs, found, strict=True) if state is None]
-        await self._each(("ZREM", keys.recent(model), one) for one, model in gone)
+        await each(self._redis, (("ZREM", keys.recent(model), one) for one, model in gone))
         return [job_id for job_id, state in zip(ids, found, strict=True) if state in states]
 
     async def _read(self, ids: Sequence[str]) -> list[JobRecord]:
         jobs = [(job_id, model_of(job_id)) for job_id in ids]
-        hashes = await self._each(("HGETALL", keys.job(model, one)) for one, model in jobs)
+        hashes = await each(self._redis, (("HGETALL", keys.job(model, one)) for one, model in jobs))
         return [
             JobRecord.from_hash(job_id, model, values)
             for (job_id, model), values in zip(jobs, hashes, strict=True)
             if values
         ]
-
-    async def _each(self, commands: Iterable[Command]) -> list[Any]:
-        listed = list(commands)
-        return await execute(self._redis, *listed) if listed else []

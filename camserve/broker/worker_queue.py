@@ -79,12 +79,16 @@ class WorkerQueue:
                     "begin",
                     [keys.prefix(claim.model)],
                     *(claim.job_id, claim.lane, claim.entry, token, self._consumer),
-                    *(limits.max_attempts, limits.job_ttl_ms, limits.dead_letter_cap),
+                    *(limits.max_attempts, limits.job_ttl_ms),
                     *(failures.EXPIRED, failures.DEAD),
+                    *(limits.dead_letter_cap, limits.dead_letter_ttl_ms),
                 ),
                 ("GET", keys.payload(claim.model, claim.job_id)),
             ]
-        replies = await execute(self._redis, *commands)
+        # a letter that one of these may leave is found though nobody serves its model any more
+        suspects = {claim.model for claim in claims if claim.redelivered}
+        notes = [call("note", [keys.QUEUES], one, limits.dead_letter_ttl_ms) for one in suspects]
+        replies = (await execute(self._redis, *notes, *commands))[len(notes) :]
         batch = []
         pairs = zip(replies[::2], replies[1::2], strict=True)
         for claim, token, (started, payload) in zip(claims, tokens, pairs, strict=True):

@@ -23,6 +23,7 @@ from camserve.client.pictures import Picture
 from camserve.client.transports import AsyncTransport
 from camserve.client.views import ExplanationView, ResultView
 from camserve.contracts import explanations as messages
+from camserve.contracts.dead_letters import DeadLetter, DeadLetterList, Purged
 from camserve.contracts.predictions import Prediction
 from camserve.contracts.states import State
 
@@ -157,6 +158,29 @@ class AsyncClient:
     async def layers(self, name: str) -> messages.LayerList:
         """The layers of a model, those that can be explained first. Raises NotFound."""
         return await self._transport.read(messages.LayerList, calls.get("models", name, "layers"))
+
+    async def dead_letters(self, *, model: str | None = None) -> AsyncIterator[DeadLetter]:
+        """Jobs that were given up because their workers were lost, newest first; pages are fetched
+        as they are needed. This and what follows need a key with the scope `admin`, where there
+        are keys."""
+        cursor = None
+        while True:
+            call = calls.get("dead-letters", model=model, cursor=cursor)
+            page = await self._transport.read(DeadLetterList, call)
+            for one in page.dead_letters:
+                yield one
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def replay(self, dead_letter_id: str) -> DeadLetter:
+        """Have a job that was given up done again, as a new one, which is `replay` of the answer.
+        Raises NotFound, and Conflict if its input is not kept any more."""
+        return await self._transport.read(DeadLetter, calls.replay(dead_letter_id))
+
+    async def purge(self, dead_letter_id: str | None = None, *, model: str | None = None) -> int:
+        """Forget one dead letter, or all of a model, or all; returns how many there were."""
+        call = calls.purge(dead_letter_id, model)
+        return (await self._transport.read(Purged, call)).purged
 
 
 class AsyncResult(ResultView):

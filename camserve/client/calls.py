@@ -30,12 +30,15 @@ __all__ = [
     "get",
     "picture",
     "predict",
+    "purge",
+    "replay",
 ]
 
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 ZIP: Final = "application/zip"
 EXPLANATIONS: Final = "/v1/explanations"
+DEAD_LETTERS: Final = "/v1/dead-letters"
 
 Form: TypeAlias = Literal["png", "jpeg", "webp"]
 
@@ -144,6 +147,18 @@ def card(model: str) -> Call:
 
 def cancel(explanation_id: str) -> Call:
     return Call("DELETE", f"{EXPLANATIONS}/{quote(explanation_id, safe='')}")
+
+
+def replay(letter_id: str) -> Call:
+    """Safe to repeat while the replay is open."""
+    return Call("POST", f"{DEAD_LETTERS}/{quote(letter_id, safe='')}/replay")
+
+
+def purge(letter_id: str | None, model: str | None) -> Call:
+    """Forget one dead letter, or all of a model, or all."""
+    if letter_id is not None:
+        return Call("DELETE", f"{DEAD_LETTERS}/{quote(letter_id, safe='')}")
+    return Call("DELETE", _with_query(DEAD_LETTERS, {"model": model}))
 
 
 def file(href: str, media_type: str, arguments: Mapping[str, Any]) -> Call:

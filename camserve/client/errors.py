@@ -122,11 +122,11 @@ class Unauthorized(Refused):
 
 
 class NotFound(Refused):
-    """404: no such model, layer or explanation."""
+    """404: no such model, layer, explanation or dead letter."""
 
 
 class Conflict(Refused):
-    """409: the idempotency key is another request's, or there is no result."""
+    """409: the idempotency key is another request's, there is no result, or no input any more."""
 
 
 class TooLarge(Refused):

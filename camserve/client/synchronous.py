@@ -21,6 +21,7 @@ from camserve.client.pictures import Picture
 from camserve.client.transports import SyncTransport
 from camserve.client.views import ExplanationView, ResultView
 from camserve.contracts import explanations as messages
+from camserve.contracts.dead_letters import DeadLetter, DeadLetterList, Purged
 from camserve.contracts.predictions import Prediction
 from camserve.contracts.states import State
 
@@ -173,6 +174,28 @@ class Client:
     def layers(self, name: str) -> messages.LayerList:
         """The layers of a model, those that can be explained first. Raises NotFound."""
         return self._transport.read(messages.LayerList, calls.get("models", name, "layers"))
+
+    def dead_letters(self, *, model: str | None = None) -> Iterator[DeadLetter]:
+        """Jobs that were given up because their workers were lost, newest first; pages are fetched
+        as they are needed. This and what follows need a key with the scope `admin`, where there
+        are keys."""
+        cursor = None
+        while True:
+            call = calls.get("dead-letters", model=model, cursor=cursor)
+            page = self._transport.read(DeadLetterList, call)
+            yield from page.dead_letters
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def replay(self, dead_letter_id: str) -> DeadLetter:
+        """Have a job that was given up done again, as a new one, which is `replay` of the answer.
+        Raises NotFound, and Conflict if its input is not kept any more."""
+        return self._transport.read(DeadLetter, calls.replay(dead_letter_id))
+
+    def purge(self, dead_letter_id: str | None = None, *, model: str | None = None) -> int:
+        """Forget one dead letter, or all of a model, or all; returns how many there were."""
+        call = calls.purge(dead_letter_id, model)
+        return (self._transport.read(Purged, call)).purged
 
 
 class Result(ResultView):

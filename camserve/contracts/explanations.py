@@ -147,6 +147,9 @@ class Lifetime(Message):
     )
     timings_ms: Timings = Timings()
     error: FailureMessage | None = Field(None, description="Why there is no result, at the end.")
+    replay_of: str | None = Field(
+        None, description="Id of the explanation that was given up and is done again by this one."
+    )
     href: str = Field(description="Address of the explanation.")
 
 

@@ -92,6 +92,8 @@ class Job(Message):
     output: OutputOptions = OutputOptions()
     request_id: str | None = None
     webhook: str | None = Field(None, description="URL that is told of its end.")
+    input_digest: str | None = Field(None, description="SHA-256 of the payload, in hexadecimal.")
+    replay_of: str | None = Field(None, description="Id of the dead job that it does again.")
 
 
 class Diagnostic(Message):

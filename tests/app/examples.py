@@ -72,6 +72,11 @@ def requests() -> dict[str, dict[str, Any]]:
         },
         "unload": {"method": "POST", "path": "/v1/models/shapes/unload"},
         "load": {"method": "POST", "path": "/v1/models/shapes/load"},
+        "dead-letters": {"method": "GET", "path": "/v1/dead-letters?model=shapes"},
+        "dead-letter": {"method": "GET", "path": "/v1/dead-letters/{id}"},
+        "replay": {"method": "POST", "path": "/v1/dead-letters/{id}/replay"},
+        "remove-dead-letter": {"method": "DELETE", "path": "/v1/dead-letters/{id}"},
+        "purge-dead-letters": {"method": "DELETE", "path": "/v1/dead-letters?model=shapes"},
         "alive": {"method": "GET", "path": "/livez"},
         "ready": {"method": "GET", "path": "/readyz"},
         **_of_neighbours(create["inputs"][0]["image"]["base64"]),
@@ -152,7 +157,9 @@ def exchange(client: httpx.Client, request: dict[str, Any], job_id: str) -> dict
     elif content_type.startswith("text/event-stream"):
         lines = response.text.splitlines()
         body = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
-    if isinstance(body, dict) and "next_cursor" in body:  # others explain beside us
+    if (
+        isinstance(body, dict) and "explanations" in body and "next_cursor" in body
+    ):  # others explain beside us
         body["explanations"] = [one for one in body["explanations"] if one["id"] == job_id]
         body["next_cursor"] = None
     if isinstance(body, dict) and "models" in body:  # other models come and go

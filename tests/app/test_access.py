@@ -115,7 +115,7 @@ async def test_what_changes_the_service_needs_an_administrator(
         headers = {"X-API-Key": key}
         response = await front.client.request(method, filled(template), headers=headers)
         assert response.status_code != 401
-        reading = method in {"GET", "HEAD"}
+        reading = method in {"GET", "HEAD"} and not template.startswith("/v1/dead-letters")
         if reading or f"{method} {template}" in EXPLAINING:
             assert response.status_code != 403
         else:

@@ -68,6 +68,11 @@ async def every_call(front: Front, inbox: Inbox) -> None:
     await ear.answer(command)
     assert (await load).status_code == 200
     assert (await front.client.get("/v1/explanations")).status_code == 200
+    (letter,) = (await front.client.get("/v1/dead-letters")).json()["dead_letters"]
+    again = (await front.client.post(f"{letter['href']}/replay")).json()["replay"]["id"]
+    await succeed(front, again)
+    await settled(front, again)
+    assert (await front.client.delete("/v1/dead-letters")).json() == {"purged": 1}
 
 
 async def predictions(front: Front) -> None:

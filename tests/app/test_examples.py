@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from camserve.contracts.dead_letters import DeadLetterList, Purged
 from camserve.contracts.explanations import (
     Explanation,
     ExplanationList,
@@ -55,6 +56,9 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "load": ModelSummary,
     "unload": ModelSummary,
     "ready": Readiness,
+    "dead-letters": DeadLetterList,
+    "remove-dead-letter": Purged,
+    "purge-dead-letters": Purged,
     "kserve-explain": Explanations,
     "kserve-predict": Predictions,
     "open-inference-explain": InferenceResponse,
@@ -106,6 +110,7 @@ def test_there_is_one_for_each_operation() -> None:
     for name in NAMES:
         request = example(name)["request"]
         path = request["path"].partition("?")[0].replace("{id}", "{explanation_id}")
+        path = path.replace("dead-letters/{explanation_id}", "dead-letters/{letter_id}")
         path = path.replace("/results/0", "/results/{number}").replace("s/shapes", "s/{model}")
         shown.add((request["method"], path))
     assert shown == operations

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "test_an_input_that_fails_frees_no_thread_that_still_works",
     "max_attempts": "tests/broker/test_attempts.py::"
     "test_a_poison_job_dies_alone_and_leaves_a_letter",
+    "dead_letters": "tests/broker/test_dead_letters.py::test_the_oldest_make_room",
     "max_batch": "tests/workers/test_loop.py::test_large_jobs_are_committed_one_by_one",
     "queue_depth": "tests/app/test_states.py::test_a_full_queue_is_429_and_says_when",
 }

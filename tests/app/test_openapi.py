@@ -87,6 +87,11 @@ def test_operations_read_well() -> None:
         "POST /v1/models/{model}/predict",
         "POST /v1/models/{model}/load",
         "POST /v1/models/{model}/unload",
+        "GET /v1/dead-letters",
+        "DELETE /v1/dead-letters",
+        "GET /v1/dead-letters/{letter_id}",
+        "DELETE /v1/dead-letters/{letter_id}",
+        "POST /v1/dead-letters/{letter_id}/replay",
         "GET /livez",
         "GET /readyz",
         "POST /v1/models/{model}:explain",
@@ -168,6 +173,11 @@ def test_operations_have_names_for_generated_clients() -> None:
         "predict",
         "load_model",
         "unload_model",
+        "list_dead_letters",
+        "read_dead_letter",
+        "replay_dead_letter",
+        "remove_dead_letter",
+        "purge_dead_letters",
         "livez",
         "readyz",
     }
@@ -209,7 +219,8 @@ def test_every_operation_says_which_key_it_needs() -> None:
                 continue
             *taken, nothing = operation["security"]
             assert nothing == {}  # where no keys are configured
-            scope = "admin" if path.endswith("load") else "explain"
+            of_operators = path.endswith("load") or path.startswith("/v1/dead-letters")
+            scope = "admin" if of_operators else "explain"
             expected = [{"bearer": [scope]}, {"header": [scope]}]
             if "/results/" in path or path.endswith("/events"):
                 expected.append({"signature": []})
@@ -281,7 +292,9 @@ def test_nothing_of_pydantic_or_fastapi_shows() -> None:
     assert not re.search(r"Annotated|Literal\[|typing\.|:class:", text)
 
 
-@pytest.mark.parametrize("name", ["Explanation", "ExplanationSummary", "ModelSummary", "Link"])
+@pytest.mark.parametrize(
+    "name", ["Explanation", "ExplanationSummary", "ModelSummary", "Link", "DeadLetter"]
+)
 def test_what_an_answer_holds_is_described(name: str) -> None:
     """All but what its name says in full."""
     plain = {"state", "method", "title", "description", "priority"}

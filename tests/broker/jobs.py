@@ -9,7 +9,17 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from camserve.broker import Begun, Claim, JobQueue, Priority, WorkerQueue, keys, new_job_id
+from camserve.broker import (
+    Begun,
+    Claim,
+    JobQueue,
+    Priority,
+    QueueOptions,
+    WorkerQueue,
+    keys,
+    model_of,
+    new_job_id,
+)
 
 MODEL = "resnet"
 
@@ -66,6 +76,21 @@ async def _now_ms(redis: Redis) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
+async def kill(
+    queue: JobQueue, redis: Redis, options: QueueOptions, job_id: str | None = None, **changes: Any
+) -> str:
+    """A job (a new one, unless it is given) whose worker died in each of its attempts."""
+    job_id = job_id or await submit(queue, **changes)
+    model = model_of(job_id)
+    for attempt in range(options.max_attempts):
+        worker = WorkerQueue(redis, options, f"dead{attempt}")
+        assert (await begin_one(worker, model)).job_id == job_id
+        await WorkerQueue.release_consumer(redis, options, f"dead{attempt}", [model])
+    last = WorkerQueue(redis, options, "last")
+    assert await last.begin(await claim_one(last, model)) is None
+    return job_id
+
+
 async def expire(queue: JobQueue, redis: Redis, *job_ids: str) -> None:
     """As if their deadlines and a lease more had passed."""
     for job_id in job_ids:
@@ -90,5 +115,5 @@ async def assert_at_rest(redis: Redis) -> None:
             assert await redis.xlen(key) == 0, key
             for group in await redis.xinfo_groups(key):
                 assert group["pending"] == 0, key
-        if key not in (keys.CARDS, keys.WORKERS, keys.LINKS) and not key.endswith(":dead"):
+        if key not in (keys.CARDS, keys.WORKERS, keys.LINKS):
             assert await redis.pttl(key) > 0, key

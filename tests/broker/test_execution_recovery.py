@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, Priority, QueueOptions, State, WorkerQueue, keys
+from camserve.broker import (
+    DeadLetters,
+    JobQueue,
+    Priority,
+    QueueOptions,
+    State,
+    WorkerQueue,
+    keys,
+    new_job_id,
+)
 from tests.broker.conftest import WorkerMaker
 from tests.broker.jobs import (
     MODEL,
@@ -125,7 +133,7 @@ async def test_a_released_claim_goes_back_to_its_device(queue: JobQueue, worker:
 async def test_a_poison_job_dies_on_its_device(
     queue: JobQueue, redis: Redis, options: QueueOptions, worker: WorkerMaker
 ):
-    job_id = await submit(queue, execution="cuda:1")
+    job_id = await submit(queue, execution="cuda:1", priority=BULK)
     for attempt in range(options.max_attempts):
         w = worker(f"w{attempt}", device="cuda:1")
         assert (await begin_one(w)).attempts == attempt + 1
@@ -135,8 +143,16 @@ async def test_a_poison_job_dies_on_its_device(
     record = await queue.get(job_id)
     assert record is not None
     assert (record.state, record.attempts) == (State.DEAD, options.max_attempts)
-    (letter,) = await redis.lrange(keys.dead_letters(MODEL), 0, -1)
-    assert json.loads(letter)["id"] == job_id
+    letters = DeadLetters(redis, options)
+    letter = await letters.get(job_id)
+    assert (letter.execution, letter.priority) == ("cuda:1", BULK)
+    again = await letters.replay(
+        letter, job_id=new_job_id(MODEL), document=b"", listed=False, delivery_life_ms=None
+    )
+    assert await worker("cpu").claim([MODEL], 1, 0) == []
+    begun = await begin_one(w)
+    assert (begun.job_id, begun.claim.lane) == (again, "bulk@cuda:1")
+    assert await w.finish(begun, b"")
     await assert_at_rest(redis)
 
 

@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command() -> None:
     shown = run("--help")
     assert shown.returncode == 0
-    assert all(f"\n    {name} " in shown.stdout for name in COMMANDS)
+    assert all(f"\n    {name}" in shown.stdout for name in COMMANDS)
 
 
 def test_help_waits_for_no_library() -> None:

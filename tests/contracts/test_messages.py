@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from camserve.contracts.base import Message
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
+from camserve.contracts.dead_letters import DeadLetterList, Purged
 from camserve.contracts.deliveries import DeliveryOutcome
 from camserve.contracts.explanations import Explanation, ExplanationList
 from camserve.contracts.failures import FailureMessage
@@ -40,6 +41,8 @@ MESSAGES: list[type[Message]] = [
     Prediction,
     WebhookEvent,
     DeliveryOutcome,
+    DeadLetterList,
+    Purged,
 ]
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, JobRecord, Registry, connect, keys
+from camserve.broker import DeadLetters, JobQueue, JobRecord, Registry, connect, keys
 from camserve.broker.embedded import EmbeddedServer
 from camserve.contracts.cards import WorkerStatus
 from camserve.contracts.states import State
@@ -183,8 +183,9 @@ async def test_a_poison_job_ends_dead_and_its_batch_mates_succeed(
     record = await done(queue, poison)
     assert (record.state, record.attempts) == (State.DEAD, 2)
     assert failure(record)["code"] == "dead_lettered"
-    letters = await redis.lrange(keys.dead_letters("odd"), 0, -1)
-    assert [poison.encode() in letter for letter in letters] == [True]
+    (letter,) = (await DeadLetters(redis, queue_options(settings())).page(10)).letters
+    assert (letter.id, [one.ended_by for one in letter.attempts]) == (poison, ["death"] * 2)
+    assert len({one.worker for one in letter.attempts}) == 2
 
 
 async def test_a_model_that_hangs_is_left_by_its_process(

@@ -1,13 +1,30 @@
 -- KEYS: prefix.
--- ARGV: id, lane, entry, token, consumer, max_attempts, job_ttl_ms, dead_letter_cap,
---       failure of an expired job, failure of a dead one.
+-- ARGV: id, lane, entry, token, consumer, max_attempts, job_ttl_ms,
+--       failure of an expired job, failure of a dead one, dead_letter_cap, dead_letter_ttl_ms.
 -- Returns {attempts, deadline_ms, document}, or nothing when the job is not to run.
 local prefix, id, lane, entry, token = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local consumer, max_attempts, ttl_ms, cap = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local consumer, max_attempts, ttl_ms = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local job = key(prefix, 'job', id)
-local state, current, owner, attempts, deadline_ms, cancel, document, last = unpack(redis.call(
-  'HMGET', job, 'state', 'entry', 'owner', 'attempts', 'deadline_ms', 'cancel', 'document',
-  'consumer'))
+local state, current, owner, attempts, deadline_ms, cancel, document, begun = unpack(redis.call(
+  'HMGET', job, 'state', 'entry', 'owner', 'attempts', 'deadline_ms', 'cancel', 'document', 'begun'))
+
+-- For the operator: what is known of a job that was given up, for longer than the job itself.
+local function write_letter(cap, life_ms)
+  local letters, letter = prefix .. 'dead', key(prefix, 'letter', id)
+  local priority, created_ms = unpack(redis.call('HMGET', job, 'priority', 'created_ms'))
+  redis.call('HSET', letter, 'document', document, 'priority', priority,
+    'execution', string.match(lane, '@(.+)') or 'auto', 'created_ms', created_ms,
+    'deadline_ms', deadline_ms, 'died_ms', digits(now_ms()),
+    'kept_until_ms', digits(now_ms() + ttl_ms), 'begun', begun or '')
+  redis.call('PEXPIRE', letter, life_ms)
+  -- Of equal scores, so that they lie in the order of their ids, which is that of time.
+  redis.call('ZADD', letters, 0, id)
+  keep(letters, life_ms)
+  for _, oldest in ipairs(redis.call('ZRANGE', letters, 0, -1 - cap)) do
+    redis.call('DEL', key(prefix, 'letter', oldest))
+    redis.call('ZREM', letters, oldest)
+  end
+end
 
 if not OPEN[state] or current ~= entry then
   remove(prefix, lane, entry)
@@ -22,21 +39,17 @@ if cancel then
   return false
 end
 if now_ms() >= tonumber(deadline_ms) then
-  close(prefix, id, lane, entry, 'expired', ttl_ms, ARGV[9])
+  close(prefix, id, lane, entry, 'expired', ttl_ms, ARGV[8])
   return false
 end
 if attempts >= max_attempts then
-  close(prefix, id, lane, entry, 'dead', ttl_ms, ARGV[10])
-  local letters = prefix .. 'dead'
-  redis.call('LPUSH', letters, cjson.encode({
-    id = id, attempts = attempts, consumer = last, at_ms = now_ms(),
-    reason = 'its worker vanished in each of ' .. attempts .. ' attempts',
-  }))
-  redis.call('LTRIM', letters, 0, cap - 1)
+  close(prefix, id, lane, entry, 'dead', ttl_ms, ARGV[9])
+  write_letter(tonumber(ARGV[10]), ARGV[11])
   return false
 end
 redis.call('HDEL', job, 'progress')
 redis.call('HSET', job, 'state', 'running', 'attempts', attempts + 1, 'owner', token,
-  'consumer', consumer, 'started_ms', digits(now_ms()))
+  'consumer', consumer, 'started_ms', digits(now_ms()),
+  'begun', (begun and begun .. '\n' or '') .. consumer .. ' ' .. digits(now_ms()))
 redis.call('PUBLISH', NEWS, id)
 return {attempts + 1, deadline_ms, document}

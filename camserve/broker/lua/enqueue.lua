@@ -5,8 +5,8 @@
 -- Returns {outcome, id, depth}; outcome is accepted, duplicate, conflict or full.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
 local id, priority, lane = ARGV[1], ARGV[2], ARGV[3]
-local to_deadline_ms, document = tonumber(ARGV[4]), ARGV[5]
-local ttl_ms, cap, nonce = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local to_deadline_ms, document = ARGV[4], ARGV[5]
+local ttl_ms, cap, nonce = ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local idempotency, fingerprint, listed, delivery_life_ms = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local job = key(prefix, 'job', id)
 
@@ -34,16 +34,10 @@ if open_jobs >= cap then
   return refuse('full', id, open_jobs)
 end
 
-local life_ms = math.max(to_deadline_ms, 0) + ttl_ms
-local created_ms = now_ms()
-local entry = add(prefix, lane, id, life_ms)
-redis.call('HSET', job, 'state', 'queued', 'priority', priority, 'lane', lane,
-  'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
-  'deadline_ms', digits(created_ms + to_deadline_ms), 'document', document, 'nonce', nonce)
-if delivery_life_ms ~= '' then
-  redis.call('HSET', job, 'delivery', 'pending', 'delivery_life_ms', delivery_life_ms)
-end
-redis.call('PEXPIRE', job, life_ms)
+local life_ms = accept(prefix, id, {
+  priority = priority, lane = lane, to_deadline_ms = to_deadline_ms, document = document,
+  ttl_ms = ttl_ms, nonce = nonce, listed = listed, delivery_life_ms = delivery_life_ms,
+})
 redis.call('RENAME', payload, key(prefix, 'in', id))
 redis.call('PEXPIRE', key(prefix, 'in', id), life_ms)
 if redis.call('EXISTS', attachments) == 1 then
@@ -52,12 +46,5 @@ if redis.call('EXISTS', attachments) == 1 then
 end
 if idempotency ~= '' then
   redis.call('SET', key(prefix, 'idem', idempotency), id .. '\n' .. fingerprint, 'PX', life_ms)
-end
-if listed ~= '' then
-  -- Of equal scores, so that they lie in the order of their ids, which is that of time.
-  local recent = prefix .. 'recent'
-  redis.call('ZADD', recent, 0, id)
-  redis.call('ZREMRANGEBYRANK', recent, 0, -1 - listed)
-  keep(recent, life_ms)
 end
 return {'accepted', id, open_jobs + 1}

@@ -64,6 +64,33 @@ local function add(prefix, lane, id, life_ms)
   return entry
 end
 
+-- The one way into the queue. `new`: priority, lane, to_deadline_ms, document, ttl_ms, nonce;
+-- listed: how many jobs are ('' for this one not to be); delivery_life_ms: for how long the news of
+-- its end may take to be delivered ('' for none). The payload is the caller's. Returns the life in ms.
+local function accept(prefix, id, new)
+  local job = key(prefix, 'job', id)
+  local to_deadline_ms = tonumber(new.to_deadline_ms)
+  local life_ms = math.max(to_deadline_ms, 0) + tonumber(new.ttl_ms)
+  local created_ms = now_ms()
+  local entry = add(prefix, new.lane, id, life_ms)
+  redis.call('HSET', job, 'state', 'queued', 'priority', new.priority, 'lane', new.lane,
+    'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
+    'deadline_ms', digits(created_ms + to_deadline_ms), 'document', new.document,
+    'nonce', new.nonce)
+  if new.delivery_life_ms ~= '' then
+    redis.call('HSET', job, 'delivery', 'pending', 'delivery_life_ms', new.delivery_life_ms)
+  end
+  redis.call('PEXPIRE', job, life_ms)
+  if new.listed ~= '' then
+    -- Of equal scores, so that they lie in the order of their ids, which is that of time.
+    local recent = prefix .. 'recent'
+    redis.call('ZADD', recent, 0, id)
+    redis.call('ZREMRANGEBYRANK', recent, 0, -1 - new.listed)
+    keep(recent, life_ms)
+  end
+  return life_ms
+end
+
 -- Makes a lane that can be read and waited for, if it is not there.
 local function make_lane(stream, ttl_ms)
   local made = redis.pcall('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
@@ -135,12 +162,17 @@ end
 
 -- Puts a delivered entry back for others. What had begun waits in a lane of its own, because a
 -- redelivered job runs alone; what had not begun is as good as new. Either keeps its device.
-local function requeue(prefix, lane, entry, id, ttl_ms)
+-- how: what ended an attempt that had begun, 'death' of its worker or 'lease' that ran out.
+local function requeue(prefix, lane, entry, id, ttl_ms, how)
   local job = key(prefix, 'job', id)
-  local state, current, priority = unpack(redis.call('HMGET', job, 'state', 'entry', 'priority'))
+  local state, current, priority, begun = unpack(redis.call(
+    'HMGET', job, 'state', 'entry', 'priority', 'begun'))
   remove(prefix, lane, entry)
   if not OPEN[state] or current ~= entry then
     return 0
+  end
+  if state == 'running' and how and begun then
+    redis.call('HSET', job, 'begun', begun .. ' ' .. digits(now_ms()) .. ' ' .. how)
   end
   local device = string.match(lane, '@.+') or ''
   local to = (state == 'queued' and priority or 'redelivered') .. device

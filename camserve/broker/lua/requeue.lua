@@ -2,6 +2,7 @@
 -- Puts back what nobody looks after: entries whose lease ran out, or all of a dead consumer's, who
 -- is then forgotten. Returns how many went back.
 local prefix, by, value, ttl_ms = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+local how = by == 'idle' and 'lease' or 'death'
 local moved = 0
 for _, lane in ipairs(all_lanes(prefix)) do
   local stream = key(prefix, 'stream', lane)
@@ -19,7 +20,7 @@ for _, lane in ipairs(all_lanes(prefix)) do
     for _, item in ipairs(pending) do
       local entry = redis.call('XRANGE', stream, item[1], item[1])[1]
       if entry then
-        moved = moved + requeue(prefix, lane, item[1], entry[2][2], ttl_ms)
+        moved = moved + requeue(prefix, lane, item[1], entry[2][2], ttl_ms, how)
       else
         redis.call('XACK', stream, GROUP, item[1])
       end
