@@ -12,6 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
@@ -32,7 +33,8 @@ LONGEST_BLOCK_S: Final = 2.0
 MAX_CONNECTIONS: Final = 64
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
-_OUTAGES = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+# that of a script: the server has restarted again since it was taught them
+_OUTAGES = (ClusterDownError, MasterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError)
 _OUTAGE_CODES = ("LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "OOM ", "BUSY ")
 
 

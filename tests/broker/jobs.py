@@ -46,7 +46,7 @@ async def begin_one(worker: WorkerQueue, model: str = MODEL) -> Begun:
     return begun
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], limit_s: float = 3.0) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], limit_s: float = 60.0) -> Any:
     """For what only time brings about, such as a lease running out."""
     end_s = time.monotonic() + limit_s
     while not (found := await look()):
@@ -63,15 +63,16 @@ async def submit_later(queue: JobQueue, redis: Redis, **changes: Any) -> str:
 
 async def time_passes(redis: Redis) -> None:
     """A millisecond of the server's."""
-    start_ms = await _now_ms(redis)
+    start_ms = await now_ms(redis)
 
     async def has_passed() -> bool:
-        return await _now_ms(redis) > start_ms
+        return await now_ms(redis) > start_ms
 
     await eventually(has_passed)
 
 
-async def _now_ms(redis: Redis) -> int:
+async def now_ms(redis: Redis) -> int:
+    """The server's clock."""
     seconds, micros = await redis.time()
     return int(seconds) * 1000 + int(micros) // 1000
 
@@ -89,6 +90,20 @@ async def kill(
     last = WorkerQueue(redis, options, "last")
     assert await last.begin(await claim_one(last, model)) is None
     return job_id
+
+
+async def age(redis: Redis, claim: Claim, consumer: str, seconds: float) -> None:
+    """As if so much more time had passed since its lease was begun or extended."""
+    stream = keys.stream(claim.model, claim.lane)
+    (pending,) = await redis.xpending_range(stream, keys.GROUP, claim.entry, claim.entry, 1)
+    idle_ms = pending["time_since_delivered"] + round(seconds * 1000)
+    await redis.xclaim(stream, keys.GROUP, consumer, 0, [claim.entry], idle=idle_ms, justid=True)
+
+
+async def due_ago(redis: Redis, job_id: str, seconds: float) -> None:
+    """As if its deadline had passed so long ago."""
+    deadline_ms = await now_ms(redis) - round(seconds * 1000)
+    assert await redis.hset(keys.job(MODEL, job_id), "deadline_ms", deadline_ms) == 0
 
 
 async def expire(queue: JobQueue, redis: Redis, *job_ids: str) -> None:

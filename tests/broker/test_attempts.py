@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from camserve.broker import DeadLetters, JobQueue, QueueOptions, State, WorkerQueue, keys
 from tests.broker.conftest import WorkerMaker
-from tests.broker.jobs import MODEL, assert_at_rest, begin_one, claim_one, eventually, submit
+from tests.broker.jobs import MODEL, age, assert_at_rest, begin_one, claim_one, eventually, submit
 
 pytestmark = pytest.mark.anyio
 
@@ -116,19 +116,23 @@ async def test_a_late_owner_that_nobody_replaced_yet_may_still_commit(
     await assert_at_rest(redis)
 
 
-async def test_an_extended_lease_holds(queue: JobQueue, worker: WorkerMaker, options: QueueOptions):
+async def test_an_extended_lease_holds(queue: JobQueue, worker: WorkerMaker, redis: Redis):
+    options = QueueOptions(lease_s=600)
     for _ in range(2):
         await submit(queue)
-    w, other = worker(), worker("other")
+    w, other = worker(options=options), worker("other", options)
     first, second = await w.claim([MODEL], 2, 0)
     begun = await w.begin(first)
     assert begun is not None
-    for _ in range(8):
-        await asyncio.sleep(options.lease_s / 4)
+    for _ in range(3):
+        for claim in (first, second):
+            await age(redis, claim, "w1", 500)
         assert await w.extend([begun]) == [begun]
         assert await w.extend([second]) == [second]
         assert await other.reclaim([MODEL]) == []
     assert await w.begin(second)
+    await age(redis, first, "w1", 700)
+    assert [claim.job_id for claim in await other.reclaim([MODEL])] == [first.job_id]
 
 
 async def test_a_job_past_its_time_limit_is_extended_no_more(

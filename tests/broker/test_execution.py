@@ -7,7 +7,15 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, Priority, QueueOptions, State, WorkerQueue, keys
+from camserve.broker import (
+    LONGEST_BLOCK_S,
+    JobQueue,
+    Priority,
+    QueueOptions,
+    State,
+    WorkerQueue,
+    keys,
+)
 from camserve.errors import IdempotencyConflict, QueueFull
 from tests.broker.conftest import WorkerMaker
 from tests.broker.jobs import (
@@ -110,8 +118,10 @@ async def test_a_redelivered_job_that_names_a_device_goes_first_and_alone(
 async def test_a_waiting_worker_wakes_for_its_device_and_not_for_another(
     queue: JobQueue, redis: Redis, worker: WorkerMaker, named: str, priority: Priority
 ):
-    cpu = asyncio.create_task(worker("cpu", device="cpu").claim([MODEL], 8, 2.0))
-    gpu = asyncio.create_task(worker("gpu", device="cuda:1").claim(["other", MODEL], 8, 2.0))
+    cpu = asyncio.create_task(worker("cpu", device="cpu").claim([MODEL], 8, LONGEST_BLOCK_S))
+    gpu = asyncio.create_task(
+        worker("gpu", device="cuda:1").claim(["other", MODEL], 8, LONGEST_BLOCK_S)
+    )
     await blocked(redis, 2)
     foreign = await submit(queue, execution="cuda:0", priority=priority)
     own = await submit(queue, execution=named, priority=priority)

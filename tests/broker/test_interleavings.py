@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from redis.asyncio import Redis
@@ -26,7 +27,7 @@ from camserve.broker import (
     new_job_id,
 )
 from camserve.errors import QueueFull, QueueUnavailable
-from tests.broker.jobs import assert_at_rest
+from tests.broker.jobs import assert_at_rest, now_ms
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +36,6 @@ OPTIONS = QueueOptions(
 )
 MODELS = ["a", "b"]
 JOBS_PER_CLIENT = 12
-EPSILON_S = 3.0  # two shared cores may be busy elsewhere
 
 DEVICES = ["cpu", "cuda:0", "cuda:1"]
 NOWHERE = "cuda:7"
@@ -79,6 +79,7 @@ class Chaos:
         self.named: dict[str, str] = {}
         self.stop = asyncio.Event()
         self.workers = 0
+        self.reaped_ms: list[int] = []
 
     async def client(self) -> None:
         for _ in range(JOBS_PER_CLIENT):
@@ -87,7 +88,7 @@ class Chaos:
                 self.poison.add(job_id)
             nowhere = self.random.random() < 0.05
             self.named[job_id] = NOWHERE if nowhere else self.random.choice(EXECUTIONS)
-            deadline_s = self.random.choice([0.02, 0.5, 2.0])
+            deadline_s = 0.5 if nowhere else self.random.choice([0.02, 0.5, 60, 60])
             again = self.random.choice([1, 1, 2])  # (11) the same id twice
             await asyncio.gather(*(self._enqueue(job_id, deadline_s) for _ in range(again)))
             if self.random.random() < 0.2:
@@ -97,9 +98,7 @@ class Chaos:
                     record = await self.queue.cancel(job_id)
                 if record and record.state is State.CANCELED and record.attempts == 0:
                     self.never.add(job_id)
-            # (1) and (6): terminal by deadline + lease + epsilon.
-            limit_s = deadline_s + OPTIONS.lease_s + EPSILON_S
-            record = await self.queue.wait(job_id, limit_s)
+            record = await self.queue.wait(job_id, 100)
             assert record is not None
             assert record.is_terminal, record
             self.records[job_id] = record.state
@@ -162,6 +161,7 @@ class Chaos:
         while not self.stop.is_set():
             with contextlib.suppress(QueueUnavailable):
                 await self.queue.reap()
+                self.reaped_ms.append(await now_ms(self.redis))
             if self.random.random() < 0.1:
                 kind = self.random.choice(["pubsub", "normal"])
                 await self.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
@@ -170,6 +170,12 @@ class Chaos:
                 assert open_jobs == depth  # (4)
                 assert depth <= OPTIONS.depth_cap  # (5)
             await asyncio.sleep(0.01)
+
+    def epsilon_ms(self) -> float:
+        """How late a job may be closed: by the second round of the reaper, which may have had to
+        wait for a lock whose owner was cut off."""
+        longest_ms = max(later - earlier for earlier, later in pairwise(self.reaped_ms))
+        return 2 * longest_ms + OPTIONS.reaper_lock_s * 1000
 
 
 class Crash(Exception):
@@ -185,13 +191,15 @@ async def test_what_always_holds(redis_url: str, seed: int):
     async with connect(redis_url) as redis, JobQueue(redis, OPTIONS) as queue:
         chaos = Chaos(redis, queue, seed)
         others = [asyncio.create_task(chaos.worker(device)) for device in DEVICES]
+        chaos.reaped_ms.append(await now_ms(redis))
         others.append(asyncio.create_task(chaos.oversee()))
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(100):
                 await asyncio.gather(*(chaos.client() for _ in range(6)))
         finally:
             chaos.stop.set()
             await asyncio.gather(*others)
+        chaos.reaped_ms.append(await now_ms(redis))
 
         assert len(chaos.records) == 6 * JOBS_PER_CLIENT
         assert max(chaos.executions.values()) <= OPTIONS.max_attempts  # (3)
@@ -203,11 +211,14 @@ async def test_what_always_holds(redis_url: str, seed: int):
             record = await queue.get(job_id)
             assert record is not None
             assert record.state is state  # (1) and (2): what a waiter saw stays
+            assert record.completed_ms is not None
+            late_ms = record.completed_ms - record.deadline_ms - OPTIONS.lease_ms
+            assert late_ms <= chaos.epsilon_ms()  # (1) and (6)
             result = await queue.result(job_id)
             assert result == (chaos.committed[job_id] if state is State.SUCCEEDED else None)
             # An attempt whose begin got no reply counts, although nothing ran.
             assert chaos.executions[job_id] <= record.attempts <= OPTIONS.max_attempts
             assert state is not State.DEAD or record.attempts == OPTIONS.max_attempts
         reached = Counter(chaos.records.values())
-        assert reached[State.SUCCEEDED] > 20, reached
+        assert reached[State.SUCCEEDED] > 10, reached
         await assert_at_rest(redis)  # (9)

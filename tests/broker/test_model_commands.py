@@ -64,7 +64,7 @@ async def test_a_waiting_worker_is_woken(
     waiting = asyncio.create_task(reader.next(60))
     await blocked(redis, 1)
     await sent(sender, "load", "a")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         (found,) = await waiting
     assert found.kind == "load"
 
@@ -89,7 +89,7 @@ async def test_answers_come_to_the_one_who_waits(
     with queue.answered(command_id) as news:
         (command,) = await first.next(1)
         await first.answer(command)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await news.wait()
     (command,) = await second.next(1)
     await second.answer(command, b'{"code": "x"}')

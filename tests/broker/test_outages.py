@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, QueueOptions, Registry, State, WorkerQueue, connect
+from camserve.broker import JobQueue, QueueOptions, Registry, State, WorkerQueue, connect, scripts
 from camserve.broker.embedded import EmbeddedServer
 from camserve.errors import QueueUnavailable
 from tests.broker.conftest import WorkerMaker
@@ -47,12 +47,20 @@ async def is_synced(redis: Redis) -> bool:
     return not state["aof_pending_bio_fsync"] and not state["aof_buffer_length"]
 
 
-async def test_a_server_that_is_away_is_said_so_quickly(tmp_path: Path, options: QueueOptions):
+async def test_a_server_that_is_away_is_said_so_quickly(
+    tmp_path: Path, options: QueueOptions, monkeypatch: pytest.MonkeyPatch
+):
+    """After a few attempts, with pauses of less than half a second."""
+    pauses_s: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses_s.append(seconds)
+
+    monkeypatch.setattr("redis.asyncio.retry.sleep", pause)
     for url in (f"unix://{tmp_path}/none.sock", "redis://127.0.0.1:1"):
         async with connect(url) as client:
             queue, registry = JobQueue(client, options), Registry(client, options)
             worker = WorkerQueue(client, options, "w")
-            start_s = time.monotonic()
             for attempt in (
                 submit(queue),
                 queue.get("01JD8Q4V1N0Z7M3K5T9W2XACBE-m"),
@@ -63,34 +71,63 @@ async def test_a_server_that_is_away_is_said_so_quickly(tmp_path: Path, options:
                 worker.claim([MODEL], 1, 1.0),
                 worker.reclaim([MODEL]),
             ):
+                pauses_s.clear()
                 with pytest.raises(QueueUnavailable):
                     await attempt
-            assert time.monotonic() - start_s < 4
+                assert sum(pauses_s) < 0.5
 
 
 async def test_a_server_that_hangs_is_given_up_and_found_again(
     server: EmbeddedServer, options: QueueOptions
 ):
     assert server.pid is not None
-    async with connect(f"{server.url}?socket_timeout=0.1") as client:
+    async with connect(server.url) as first:
+        job_id = await submit(JobQueue(first, options))
+    async with (
+        connect(f"{server.url}?socket_timeout=0.5") as client,
+        connect(f"{server.url}?socket_timeout=1000") as patient,
+    ):
         queue = JobQueue(client, options)
-        job_id = await submit(queue)
+        assert await eventually(lambda: found(queue, job_id))  # connected, in time
         os.kill(server.pid, signal.SIGSTOP)
-        start_s = time.monotonic()
         with pytest.raises(QueueUnavailable):
             await queue.get(job_id)
-        assert time.monotonic() - start_s < 1
-        async with connect(server.url) as patient:  # whose socket would wait for 5 s
-            with pytest.raises(QueueUnavailable):
-                await JobQueue(patient, options).wait(job_id, 0.2)
-        assert time.monotonic() - start_s < 2
-        start_s = time.monotonic()
-        async with connect(f"{server.url}?socket_timeout=0.5") as fresh:  # its first connection
-            with pytest.raises(QueueUnavailable):
-                await JobQueue(fresh, options).get(job_id)
-        assert 0.4 < time.monotonic() - start_s < 1.4
+        with pytest.raises(QueueUnavailable):  # a wait has an end, whatever the socket's patience
+            await JobQueue(patient, options).wait(job_id, 0.2)
         os.kill(server.pid, signal.SIGCONT)
-        assert await queue.get(job_id)
+        assert await eventually(lambda: found(queue, job_id))
+
+
+async def found(queue: JobQueue, job_id: str) -> bool:
+    try:
+        return await queue.get(job_id) is not None
+    except QueueUnavailable:  # on a busy machine an answer may take longer than this socket waits
+        return False
+
+
+@pytest.mark.parametrize("greets", [False, True])
+async def test_a_server_that_is_silent_is_waited_for_once(
+    tmp_path: Path, options: QueueOptions, greets: bool
+):
+    """Be it silent from the greeting of a new connection on, or only then when it is asked."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while command := await reader.read(10_000):
+            if greets:
+                writer.write(b"+OK\r\n" * command.count(b"SETINFO"))
+        writer.close()
+
+    path = tmp_path / "silent.sock"
+    async with (
+        await asyncio.start_unix_server(serve, path),
+        connect(f"unix://{path}?socket_timeout=0.2") as client,
+    ):
+        with pytest.raises(QueueUnavailable):
+            await JobQueue(client, options).get("01JD8Q4V1N0Z7M3K5T9W2XACBE-m")
+    assert connections == 1
 
 
 async def test_a_front_end_starts_without_the_server_and_recovers(
@@ -163,10 +200,27 @@ async def test_a_worker_that_waits_for_work_survives_a_restart(
     await asyncio.sleep(0.05)
     server.start()
     record = await queue.wait(await submit(queue), 10)
+    assert not working.done(), working.exception()
     assert record is not None
     assert record.state is State.SUCCEEDED
     working.cancel()
     await asyncio.wait([working])
+
+
+async def test_a_server_that_restarts_while_it_is_taught_the_scripts_is_away(
+    queue: JobQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    send = scripts._send
+
+    async def forgotten(redis: Redis, commands: Any) -> Any:
+        await redis.script_flush()
+        return await send(redis, commands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scripts, "_send", forgotten)
+        with pytest.raises(QueueUnavailable):
+            await submit(queue)
+    assert await submit(queue)
 
 
 async def test_a_commit_gives_up_after_a_while(

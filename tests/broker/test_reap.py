@@ -7,7 +7,15 @@ from redis.asyncio import Redis
 
 from camserve.broker import JobQueue, QueueOptions, Registry, State, WorkerQueue, keys
 from tests.broker.conftest import WorkerMaker
-from tests.broker.jobs import MODEL, assert_at_rest, begin_one, claim_one, submit
+from tests.broker.jobs import (
+    MODEL,
+    assert_at_rest,
+    begin_one,
+    claim_one,
+    due_ago,
+    expire,
+    submit,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +25,7 @@ async def test_jobs_past_their_deadline_expire_though_no_worker_serves_them(
 ):
     late = [await submit(queue, model=f"m{n}", time_to_deadline_ms=10) for n in range(3)]
     in_time = await submit(queue)
-    waiting = asyncio.create_task(queue.wait(late[0], 5.0))
+    waiting = asyncio.create_task(queue.wait(late[0], 60))
     await asyncio.sleep(0.03)
     assert await queue.reap() == 3
     assert await queue.reap() == 0
@@ -35,15 +43,14 @@ async def test_jobs_past_their_deadline_expire_though_no_worker_serves_them(
     await assert_at_rest(redis)
 
 
-async def test_a_running_job_has_a_lease_more(
-    queue: JobQueue, worker: WorkerMaker, redis: Redis, options: QueueOptions
-):
-    job_id = await submit(queue, time_to_deadline_ms=30)
-    w = worker()
+async def test_a_running_job_has_a_lease_more(redis: Redis, worker: WorkerMaker):
+    options = QueueOptions(lease_s=600)
+    queue, w = JobQueue(redis, options), worker(options=options)
+    job_id = await submit(queue)
     begun = await begin_one(w)
-    await asyncio.sleep(0.05)
+    await due_ago(redis, job_id, 500)
     assert await queue.reap() == 0
-    await asyncio.sleep(options.lease_s)
+    await due_ago(redis, job_id, 600)
     assert await queue.reap() == 1
     assert not await w.finish(begun, b"too late")
     record = await queue.get(job_id)
@@ -54,13 +61,12 @@ async def test_a_running_job_has_a_lease_more(
 
 
 async def test_a_vanished_job_whose_cancel_was_requested_ends_as_canceled(
-    queue: JobQueue, worker: WorkerMaker, options: QueueOptions
+    queue: JobQueue, worker: WorkerMaker, redis: Redis
 ):
-    job_id = await submit(queue, time_to_deadline_ms=20)
+    job_id = await submit(queue)
     await begin_one(worker())
     await queue.cancel(job_id)
-    await asyncio.sleep(options.lease_s + 0.05)
-    assert await queue.reap() == 1
+    await expire(queue, redis, job_id)
     record = await queue.get(job_id)
     assert record is not None
     assert (record.state, record.failure) == (State.CANCELED, None)
@@ -112,10 +118,12 @@ async def test_reapers_exclude_each_other(queue: JobQueue, redis: Redis):
 
 
 async def test_stale_workers_are_removed(redis: Redis):
-    options = QueueOptions(worker_stale_s=0.1)
+    options = QueueOptions(worker_stale_s=600)
     queue, registry = JobQueue(redis, options), Registry(redis, options)
     await registry.heartbeat("old", b"")
-    await asyncio.sleep(0.12)
     await registry.heartbeat("new", b"")
-    await queue.reap()
-    assert await redis.hkeys(keys.WORKERS) == [b"new"]
+    at_ms, rest = (await redis.hget(keys.WORKERS, "old")).split(b"\n", 1)
+    for age_s, left in ((500, {b"old", b"new"}), (700, {b"new"})):
+        await redis.hset(keys.WORKERS, "old", b"%d\n%b" % (int(at_ms) - age_s * 1000, rest))
+        await queue.reap()
+        assert set(await redis.hkeys(keys.WORKERS)) == left

