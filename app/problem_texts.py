@@ -22,6 +22,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.UNREADABLE_IMAGE: "Not a picture that camserve reads",
     ErrorCode.CORRUPT_IMAGE: "The picture is truncated or damaged",
     ErrorCode.TOO_LARGE: "Larger than the service accepts",
+    ErrorCode.TOO_LARGE_FOR_DEVICE: "Larger than the device has memory for",
     ErrorCode.OVER_BUDGET: "More computation than a request is granted",
     ErrorCode.URL_NOT_ALLOWED: "A URL that camserve is not to call",
     ErrorCode.URL_UNREACHABLE: "Nothing could be fetched from the URL",
@@ -118,6 +119,12 @@ ADVICE: dict[ErrorCode, str] = {
         "More bytes, pixels, inputs, targets or output than the service accepts. `limit` says "
         "how much it does; send a smaller picture or ask for a smaller size. Numbers in JSON have "
         "a smaller limit than .npy. The operator sets the limits: see docs/settings.md."
+    ),
+    ErrorCode.TOO_LARGE_FOR_DEVICE: (
+        "Computed all by itself, this input still needs more memory than the worker's device has: "
+        "other inputs are not harmed, and the same request will not fit later. Send a smaller "
+        "input, or name what costs less: `detail` says what applies. `shape` is the input's, "
+        "`device` where it was tried; `execution` may name a larger one."
     ),
     ErrorCode.OVER_BUDGET: (
         "scorecam, ablationcam and evaluate cost many forward passes, and there is a limit for one "

@@ -46,6 +46,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.UNREADABLE_IMAGE: 415,
     ErrorCode.CORRUPT_IMAGE: 422,
     ErrorCode.TOO_LARGE: 413,
+    ErrorCode.TOO_LARGE_FOR_DEVICE: 413,
     ErrorCode.OVER_BUDGET: 422,
     ErrorCode.URL_NOT_ALLOWED: 422,
     ErrorCode.URL_UNREACHABLE: 422,

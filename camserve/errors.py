@@ -8,8 +8,8 @@
     │   │                         InvalidExpression
     │   ├── UnsupportedMediaType, UnreadableImage, CorruptImage
     │   ├── UrlNotAllowed, UrlUnreachable
-    │   ├── TooLarge, OverBudget, NotAcceptable, IdempotencyConflict, NotReady, Canceled,
-    │   │   NotReplayable
+    │   ├── TooLarge, TooLargeForDevice, OverBudget
+    │   ├── NotAcceptable, IdempotencyConflict, NotReady, Canceled, NotReplayable
     │   └── UnknownName        ── ModelNotFound, ExplanationNotFound, LayerNotFound,
     │                             DeadLetterNotFound
     ├── ModelError             the model or its card is at fault
@@ -73,6 +73,7 @@ __all__ = [
     "ShapeMismatch",
     "SignatureInvalid",
     "TooLarge",
+    "TooLargeForDevice",
     "UnknownLabel",
     "UnknownName",
     "UnreadableImage",
@@ -108,6 +109,7 @@ class ErrorCode(StrEnum):
     UNREADABLE_IMAGE = "unreadable_image"
     CORRUPT_IMAGE = "corrupt_image"
     TOO_LARGE = "too_large"
+    TOO_LARGE_FOR_DEVICE = "too_large_for_device"
     OVER_BUDGET = "over_budget"
     URL_NOT_ALLOWED = "url_not_allowed"
     URL_UNREACHABLE = "url_unreachable"
@@ -311,6 +313,12 @@ class TooLarge(RequestError):
     """More bytes, pixels or numbers than the service accepts."""
 
     code = ErrorCode.TOO_LARGE
+
+
+class TooLargeForDevice(RequestError):
+    """One input by itself needs more memory than the worker's device has."""
+
+    code = ErrorCode.TOO_LARGE_FOR_DEVICE
 
 
 class OverBudget(RequestError):

@@ -160,7 +160,9 @@ class Settings(BaseSettings):
     devices: CommaSeparated = Field(
         ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."
     )
-    max_batch: Count = Field(8, description="Inputs that share one forward pass.")
+    max_batch: Count = Field(
+        8, description="Inputs, or variants of one, that share one forward pass."
+    )
     threads: Annotated[int, Field(ge=0)] = Field(
         0, description="CPU threads a worker computes with; 0: torch's choice."
     )

@@ -1,20 +1,32 @@
-"""One batch tried as a whole, and then in parts, so that only the guilty job fails."""
+"""One batch tried as a whole, and then in parts: only the guilty job fails, and what is too much
+for the device's memory at once is computed a few at a time."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from typing import TypeVar
 
 from camserve.contracts.failures import FailureMessage
-from camserve.errors import OverBudget
+from camserve.engine import is_out_of_memory
+from camserve.errors import OverBudget, TooLargeForDevice, one_line
+from workers.batch_sizes import BatchSizes
+from workers.costs import is_costly
 from workers.failures import failure_of
+from workers.memory import free_memory
 from workers.rows import ComputeJob, Row
 
-__all__ = ["Outcome", "attempt", "failing"]
+__all__ = ["Compute", "Outcome", "attempt", "failing"]
+
+logger = logging.getLogger(__name__)
 
 Outcome = bytes | FailureMessage
 Found = TypeVar("Found")
+
+Compute = Callable[[Sequence[Row], int], list[Found]]
+"""(rows, how many inputs or variants of one may share a forward pass) to one result a row."""
 
 
 @contextmanager
@@ -28,32 +40,69 @@ def failing(job: ComputeJob, outcomes: dict[str, Outcome]) -> Iterator[None]:
 
 def attempt(
     batch: Sequence[Row],
-    compute: Callable[[Sequence[Row]], list[Found]],
+    compute: Compute[Found],
     outcomes: dict[str, Outcome],
+    *,
+    sizes: BatchSizes,
+    device: str,
 ) -> Iterator[tuple[Row, Found]]:
-    """Compute a batch; if it fails, each job by itself, so that only the guilty one fails.
+    """Compute a batch of rows of one kind; if it fails, its parts.
 
-    A job of several inputs that fails is tried input by input: a model may take only one at once.
-    What asks for more than its budget is not tried again. Rows of jobs that failed before, as
-    `outcomes` tells, are left out.
+    If the device runs out of memory, what is left is computed by halves, and `sizes` learns it; a
+    row that does not fit even alone, and with nothing left over from before, fails its job. After
+    any other error each job is tried by itself, so that only the guilty one fails, and then input
+    by input: a model may take only one at once. What asks for more than its budget is not tried
+    again. Rows of jobs that failed before, as `outcomes` tells, are left out.
     """
-    batch = [row for row in batch if row.job.job_id not in outcomes]
-    if not batch:
-        return
-    found: list[Found] = []
+    waiting: list[list[Row]] = [list(batch)]
+    given_back = False  # what was left over from before
+    while waiting:
+        part = [row for row in waiting.pop(0) if row.job.job_id not in outcomes]
+        at_once = sizes.at_once(part) if part else 0
+        if len(part) > at_once:
+            waiting[:0] = [part[:at_once], part[at_once:]]
+        elif part:
+            tried = at_once if is_costly(part[0].job.job) else len(part)
+            found = _try(part, at_once, compute, outcomes, device)
+            if isinstance(found, list):
+                sizes.fitted(part, tried)
+                yield from zip(part, found, strict=True)
+            elif found is _Failed.IN_PARTS:
+                waiting[:0] = _parts(part)
+            elif found is _Failed.FOR_WANT_OF_MEMORY:
+                free_memory(device)
+                sizes.ran_out(part, tried)
+                if tried == 1 and given_back:
+                    outcomes[part[0].job.job_id] = FailureMessage.of(_too_large(part[0], device))
+                waiting.insert(0, part)
+                given_back = True
+
+
+class _Failed(Enum):
+    FOR_GOOD = auto()
+    IN_PARTS = auto()  # it may succeed in parts
+    FOR_WANT_OF_MEMORY = auto()
+
+
+def _try(
+    part: Sequence[Row],
+    at_once: int,
+    compute: Compute[Found],
+    outcomes: dict[str, Outcome],
+    device: str,
+) -> list[Found] | _Failed:
+    """Once this has returned, the tensors of a failed pass, which the error holds, are gone."""
     try:
-        found = compute(batch)
+        return compute(part, at_once)
     except Exception as error:  # noqa: BLE001 - a model may raise anything
-        if len(batch) == 1 or isinstance(error, OverBudget):
-            for job_id in {row.job.job_id for row in batch}:
-                outcomes[job_id] = failure_of(error, f"job {job_id}")
-            return
-    if found:
-        yield from zip(batch, found, strict=True)
-        return
-    # out here the failed pass's tensors, which the error holds, are gone
-    for part in _parts(batch):
-        yield from attempt(part, compute, outcomes)
+        if is_out_of_memory(error):
+            logger.warning("%s: %s", _tried(part, at_once, device), one_line(error))
+            return _Failed.FOR_WANT_OF_MEMORY
+        if len(part) > 1 and not isinstance(error, OverBudget):
+            return _Failed.IN_PARTS
+        for job_id in {row.job.job_id for row in part}:
+            outcomes[job_id] = failure_of(error, f"job {job_id}")
+        return _Failed.FOR_GOOD
 
 
 def _parts(batch: Sequence[Row]) -> list[list[Row]]:
@@ -62,3 +111,29 @@ def _parts(batch: Sequence[Row]) -> list[list[Row]]:
     for row in batch:
         by_job.setdefault(row.job.job_id, []).append(row)
     return list(by_job.values()) if len(by_job) > 1 else [[row] for row in batch]
+
+
+def _tried(rows: Sequence[Row], at_once: int, device: str) -> str:
+    job, shape = rows[0].job.job, tuple(rows[0].tensor.shape)
+    passes = f", {at_once} variants at once" if is_costly(job) else ""
+    return f"{device} has no memory for {len(rows)} x {shape} to {job.model}{passes}"
+
+
+def _too_large(row: Row, device: str) -> TooLargeForDevice:
+    """With the remedies that apply."""
+    job, shape = row.job.job, tuple(row.tensor.shape)
+    what, remedies = "a prediction", ["send a smaller input"]
+    if job.kind == "explain":
+        what = f"{job.method} with evaluate" if job.evaluate else job.method
+        if is_costly(job):
+            remedies.append("ask for gradcam without evaluate")
+        if sum(target.count for target in job.targets) > 1:
+            remedies.append("ask for fewer targets at once")
+    if job.precision == "float32":
+        remedies.append("give precision=bfloat16")
+    return TooLargeForDevice(
+        f"{what} of one input of shape {shape} needs more memory than {device} has: "
+        + ", or ".join(remedies),
+        shape=list(shape),
+        device=device,
+    )

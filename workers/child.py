@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -71,6 +72,7 @@ def main() -> None:
         parser.error("CAMSERVE_REDIS_URL is not set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    gc.freeze()  # what is imported stays: no collection needs to look at it, an urgent one least
     code = 0
     try:
         asyncio.run(

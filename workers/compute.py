@@ -15,6 +15,7 @@ from camserve.contracts.jobs import Job, JobResult, MetricResult, ResultRow, map
 from camserve.contracts.wire import METADATA_KEY
 from camserve.engine import Attribution, Budget, Diagnostic, Finer
 from workers.attempts import Outcome, attempt, failing
+from workers.batch_sizes import BatchSizes, LearntSizes
 from workers.costs import passes_of
 from workers.evaluations import evaluate_row
 from workers.models import ResidentModel
@@ -52,12 +53,14 @@ def explain_jobs(
     limits: Limits,
     worker: str,
     device: str,
+    sizes: BatchSizes | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Explain jobs of one model together; inputs that fit share a forward pass.
 
-    A job that cannot be explained fails alone: if a batch raises, its jobs run again one by one.
-    progress: is told what each job takes, and reads what it has made.
+    A job that cannot be explained fails alone: if a batch raises, it is tried again in parts.
+    sizes: what is known of the model's batches on this device. progress: is told what each job
+    takes, and reads what it has made.
     """
     started_s = time.perf_counter()
     outcomes: dict[str, Outcome] = {}
@@ -71,20 +74,20 @@ def explain_jobs(
                 progress.begin(job.job_id, budgets[job.job_id], passes)
             rows += read_rows(job, model.explainer, budgets[job.job_id])
     references = {job_id: budget.spent for job_id, budget in budgets.items()}
-    max_batch = limits.max_batch if model.explainer.report.rows_are_independent else 1
+    sizes = sizes or LearntSizes(limits.max_batch).of(model)
     explained: dict[tuple[str, int], _Explained] = {}
 
-    def explain(batch: Sequence[Row]) -> list[_Explained]:
+    def explain(batch: Sequence[Row], at_once: int) -> list[_Explained]:
         budget = budgets[batch[0].job.job_id]
         spent = budget.spent
         try:
-            return _explain(model, batch, budget)
+            return _explain(model, batch, budget, at_once)
         except BaseException:
             budget.spent = spent  # what failed is tried again in parts
             raise
 
-    for batch in batches(rows, max_batch):
-        for row, found in attempt(batch, explain, outcomes):
+    for batch in batches(rows, sizes.most):
+        for row, found in attempt(batch, explain, outcomes, sizes=sizes, device=device):
             explained[row.job.job_id, row.index] = found
     compute_ms = (time.perf_counter() - started_s) * 1000
     for job in jobs:
@@ -104,10 +107,13 @@ def explain_jobs(
     return [outcomes[job.job_id] for job in jobs]
 
 
-def _explain(model: ResidentModel, batch: Sequence[Row], budget: Budget) -> list[_Explained]:
+def _explain(
+    model: ResidentModel, batch: Sequence[Row], budget: Budget, at_once: int
+) -> list[_Explained]:
     """All rows of a batch in one forward pass, and whatever their method needs besides.
 
     budget: of the one job, if the batch is of one job; a batch of several costs a pass a row.
+    at_once: variants of an input that share a forward pass.
     """
     explainer, job = model.explainer, batch[0].job.job
     alone = len({row.job.job_id for row in batch}) == 1
@@ -129,9 +135,10 @@ def _explain(model: ResidentModel, batch: Sequence[Row], budget: Budget) -> list
         channels=options.channels,
         finer=finer,
         budget=budget if alone else None,
+        chunk=at_once,
     )
     evaluations = [
-        evaluate_row(model, row, found, budget)
+        evaluate_row(model, row, found, budget, at_once)
         for row, found in zip(batch, attributions, strict=True)
     ]
     passes = (budget.spent - before) // len(batch) if alone else 1

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from camserve.broker import Begun
 from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job
 from camserve.errors import ErrorCode
 from camserve.settings import Settings
 from workers.attempts import Outcome
+from workers.batch_sizes import LearntSizes
 from workers.compute import Limits, explain_jobs
 from workers.device_thread import DeviceThread
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
+from workers.memory import free_memory
 from workers.models import ResidentModel
 from workers.portions import Work, portions
 from workers.predictions import predict_jobs
@@ -26,8 +31,18 @@ __all__ = ["Computing"]
 COSTLY_SHARE: Final = 0.8  # of the time limit of a batch, for the passes of one job
 
 
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """One job, computed."""
+
+    begun: Begun
+    job: Job
+    outcome: Outcome
+
+
 class Computing:
-    """One per worker. thread: the one that computes."""
+    """One per worker. thread: the one that computes. make_room: evicts all models but the named
+    one, as far as nobody uses them, and says whether there were any."""
 
     def __init__(
         self,
@@ -39,6 +54,7 @@ class Computing:
         *,
         worker: str,
         device: str,
+        make_room: Callable[[str], bool],
     ) -> None:
         self._thread = thread
         self._held = held
@@ -46,6 +62,8 @@ class Computing:
         self._proof = proof
         self._worker = worker
         self._device = device
+        self._make_room = make_room
+        self._learnt = LearntSizes(settings.max_batch)
         self._limits = Limits(
             max_batch=settings.max_batch,
             forward_passes=settings.max_forward_passes,
@@ -54,31 +72,63 @@ class Computing:
             output_numbers=settings.max_output_megapixels * 1_000_000,
         )
 
+    @property
+    def limited_batches(self) -> dict[str, int]:
+        """Inputs at once, of each model whose batches the device's memory limits."""
+        return self._learnt.limited
+
     async def run(self, model: ResidentModel, work: Work) -> None:
         """Compute and commit all of it. Whatever is raised fails the jobs of its portion."""
         for portion in portions(work, self._limits.max_batch):
-            kind = portion[0][1].kind
-            explain = partial(explain_jobs, progress=self._held.progress)
-            call = partial(
-                predict_jobs if kind == "predict" else explain,
-                model,
-                [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
-                limits=self._limits,
-                worker=self._worker,
-                device=self._device,
-            )
-            held = [begun for begun, _ in portion]
-            outcomes: Sequence[Outcome]
-            try:
-                outcomes, took_ms = await self._thread.run(call, model.card.name)
-            except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
-                failure = failure_of(error, f"computing with {model.card.name}")
-                outcomes = [failure] * len(held)
-            else:
-                self._presence.learn(model.card.name, kind, took_ms)
-            if any(map(_is_unforeseen, outcomes)):
-                await self._proof.renew()  # else the device may be at fault, and not the job
-            await self._held.commit_all(held, outcomes)
+            done = await self._computed(model, portion)
+            tight = [one for one in done if self._may_fit_alone(model, one)]
+            await self._commit([one for one in done if one not in tight])
+            if tight:
+                await self._commit(await self._with_room(model, tight))
+
+    async def _with_room(self, model: ResidentModel, tight: Sequence[_Done]) -> Sequence[_Done]:
+        """What there was no memory for, once more if that of other models can be had."""
+        if self._make_room(model.card.name):
+            await self._thread.run(partial(free_memory, self._device), model.card.name)
+            tight = await self._computed(model, [(one.begun, one.job) for one in tight])
+        for one in tight:
+            if _is_too_large(one.outcome):
+                self._learnt.of(model).give_up(one.job)
+        return tight
+
+    async def _computed(self, model: ResidentModel, portion: Work) -> list[_Done]:
+        kind = portion[0][1].kind
+        explain = partial(explain_jobs, progress=self._held.progress)
+        call = partial(
+            predict_jobs if kind == "predict" else explain,
+            model,
+            [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
+            limits=self._limits,
+            worker=self._worker,
+            device=self._device,
+            sizes=self._learnt.of(model),
+        )
+        try:
+            outcomes, took_ms = await self._thread.run(call, model.card.name)
+        except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
+            outcomes = [failure_of(error, f"computing with {model.card.name}")] * len(portion)
+        else:
+            self._presence.learn(model.card.name, kind, took_ms)
+        if any(map(_is_unforeseen, outcomes)):
+            await self._proof.renew()  # else the device may be at fault, and not the job
+        return [_Done(*of_job, outcome) for of_job, outcome in zip(portion, outcomes, strict=True)]
+
+    async def _commit(self, done: Sequence[_Done]) -> None:
+        await self._held.commit_all([one.begun for one in done], [one.outcome for one in done])
+
+    def _may_fit_alone(self, model: ResidentModel, one: _Done) -> bool:
+        """Whether there was no memory for the job, and evicting others may still help: one that
+        never fits must not evict them again and again."""
+        return _is_too_large(one.outcome) and not self._learnt.of(model).is_hopeless(one.job)
+
+
+def _is_too_large(outcome: Outcome) -> bool:
+    return isinstance(outcome, FailureMessage) and outcome.code is ErrorCode.TOO_LARGE_FOR_DEVICE
 
 
 def _is_unforeseen(outcome: Outcome) -> bool:

@@ -41,13 +41,20 @@ _PROBABILITIES: Final = {"classification": "softmax", "multi-label": "sigmoid"}
 
 
 def evaluate_row(
-    model: ResidentModel, row: Row, attributions: Sequence[Attribution], budget: Budget
+    model: ResidentModel,
+    row: Row,
+    attributions: Sequence[Attribution],
+    budget: Budget,
+    at_once: int,
 ) -> list[tuple[MetricResult, ...]]:
-    """What the metrics say of each map of one input; nothing where none was asked for."""
+    """What the metrics say of each map of one input; nothing where none was asked for.
+
+    at_once: variants of the input that share a forward pass.
+    """
     asked = row.job.job.evaluate
     if asked is None:
         return [() for _ in attributions]
-    test = _Test(model, row, attributions, budget)
+    test = _Test(model, row, attributions, budget, at_once)
     return [
         tuple(test.measure(metric, place) for metric in asked.metrics)
         for place in range(len(attributions))
@@ -58,12 +65,18 @@ class _Test:
     """The metrics of one row. The network with shuffled weights is explained once for all."""
 
     def __init__(
-        self, model: ResidentModel, row: Row, attributions: Sequence[Attribution], budget: Budget
+        self,
+        model: ResidentModel,
+        row: Row,
+        attributions: Sequence[Attribution],
+        budget: Budget,
+        at_once: int,
     ) -> None:
         self._model = model
         self._job = row.job.job
         self._attributions = attributions
         self._budget = budget
+        self._at_once = at_once
         explainer = model.explainer
         self._inputs = row.tensor.unsqueeze(explainer.batch_dimension)
         self._extent = explainer.extent_of(self._inputs)
@@ -87,11 +100,19 @@ class _Test:
             reduction_layer=layer,
             precision=job.precision,
             budget=self._budget,
+            chunk=self._at_once,
         )
         layout = Layout(explainer.input_format, self._extent.size)
         one = to_channels_first(self._inputs, layout, self._extent)[0].float()
         measure = deletion if metric == "deletion" else insertion
-        return measure(score_of, one, cam, steps=job.evaluate.steps, baseline=job.evaluate.baseline)
+        return measure(
+            score_of,
+            one,
+            cam,
+            steps=job.evaluate.steps,
+            baseline=job.evaluate.baseline,
+            chunk=self._at_once,
+        )
 
     @cached_property
     def _with_shuffled_weights(self) -> list[Attribution]:
@@ -107,6 +128,7 @@ class _Test:
             precision=job.precision,
             channels=job.method_options.channels,
             budget=self._budget,
+            chunk=self._at_once,
             weights=shuffled_weights(explainer.model),
         )
         return found

@@ -6,7 +6,8 @@ import logging
 import secrets
 
 from camserve.contracts.failures import FailureMessage
-from camserve.errors import CamserveError, ErrorCode
+from camserve.engine import is_out_of_memory
+from camserve.errors import CamserveError, ErrorCode, TooLargeForDevice, one_line
 
 __all__ = ["failure_of"]
 
@@ -20,6 +21,13 @@ def failure_of(error: Exception, what: str) -> FailureMessage:
     """
     if isinstance(error, CamserveError):
         return FailureMessage.of(error)
+    if is_out_of_memory(error):
+        logger.warning("%s ran out of memory: %s", what, one_line(error))
+        return FailureMessage.of(
+            TooLargeForDevice(
+                "there is not enough memory for it: send a smaller input, or fewer of them at once"
+            )
+        )
     error_id = secrets.token_hex(6)
     logger.error("%s failed, error %s", what, error_id, exc_info=error)
     return FailureMessage(

@@ -78,6 +78,7 @@ class WorkerLoop:
             settings,
             worker=worker,
             device=device,
+            make_room=self._residency.make_room,
         )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._pacing = Pacing()

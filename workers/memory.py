@@ -1,4 +1,4 @@
-"""Memory that nobody uses any more, given back. Runs in the worker's compute thread."""
+"""Memory that nobody uses any more, given back. Runs in a side thread: it takes a moment."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from camserve.contracts.wire import METADATA_KEY
 from camserve.engine import Budget, Prediction
 from camserve.errors import TooLarge
 from workers.attempts import Outcome, attempt, failing
+from workers.batch_sizes import BatchSizes, LearntSizes
 from workers.compute import Limits, as_messages
 from workers.models import ResidentModel
 from workers.rows import ComputeJob, Row, batches, read_rows
@@ -21,11 +22,18 @@ __all__ = ["predict_jobs"]
 
 
 def predict_jobs(
-    model: ResidentModel, jobs: Sequence[ComputeJob], *, limits: Limits, worker: str, device: str
+    model: ResidentModel,
+    jobs: Sequence[ComputeJob],
+    *,
+    limits: Limits,
+    worker: str,
+    device: str,
+    sizes: BatchSizes | None = None,
 ) -> list[Outcome]:
     """Run jobs of one model together; inputs that fit share a forward pass.
 
-    A job that cannot be computed fails alone: if a batch raises, its jobs run again one by one.
+    A job that cannot be computed fails alone: if a batch raises, it is tried again in parts.
+    sizes: what is known of the model's batches on this device.
     """
     started_s = time.perf_counter()
     outcomes: dict[str, Outcome] = {}
@@ -35,15 +43,15 @@ def predict_jobs(
             rows += read_rows(job, model.explainer, Budget())
     predicted: dict[tuple[str, int], tuple[Prediction, int]] = {}
 
-    def predict(batch: Sequence[Row]) -> list[tuple[Prediction, int]]:
+    def predict(batch: Sequence[Row], _at_once: int) -> list[tuple[Prediction, int]]:
         explainer = model.explainer
         inputs = torch.stack([row.tensor for row in batch], explainer.batch_dimension)
         found = explainer.predict(inputs, precision=batch[0].job.job.precision)
         return [(one, len(batch)) for one in found]
 
-    max_batch = limits.max_batch if model.explainer.report.rows_are_independent else 1
-    for batch in batches(rows, max_batch):
-        for row, found in attempt(batch, predict, outcomes):
+    sizes = sizes or LearntSizes(limits.max_batch).of(model)
+    for batch in batches(rows, sizes.most):
+        for row, found in attempt(batch, predict, outcomes, sizes=sizes, device=device):
             predicted[row.job.job_id, row.index] = found
     compute_ms = (time.perf_counter() - started_s) * 1000
     for job in jobs:

@@ -8,10 +8,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 from camserve.contracts.cards import ResolvedCard
-from camserve.errors import CamserveError, ModelUnavailable
+from camserve.engine import is_out_of_memory
+from camserve.errors import CamserveError, ModelUnavailable, one_line
 from camserve.settings import Settings
+from workers.memory import free_memory
 from workers.models import ResidentModel, load_model, unavailable_card
 from workers.repository import Entry
 
@@ -77,9 +80,7 @@ class Residency:
     async def _load(self, name: str) -> ResidentModel:
         entry = self._entries[name]
         try:
-            model = await asyncio.get_running_loop().run_in_executor(
-                self._threads, load_model, entry, self._device, self._settings
-            )
+            model = await self._loaded(entry)
         except CamserveError as error:
             await self._publish_failure(entry, error)
             raise
@@ -100,6 +101,43 @@ class Residency:
         )
         await self._publish(model.card)
         return model
+
+    async def _loaded(self, entry: Entry) -> ResidentModel:
+        """Raises what the load does; ModelUnavailable if there is no memory for it even with all
+        others evicted that can be."""
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
+        load = partial(load_model, entry, self._device, self._settings)
+        try:
+            return await in_thread(load)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("no memory to load model %s: %s", entry.name, one_line(error))
+        # out here what was loaded of it, which the error holds, can be given back
+        self.make_room(entry.name)
+        try:
+            await in_thread(free_memory, self._device)
+            return await in_thread(load)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            beside = [name for name in self._models if name != entry.name]
+            raise ModelUnavailable(
+                f"model {entry.name!r} does not fit into the memory of {self._device}"
+                + (f" beside {', '.join(beside)}, which are in use" if beside else "")
+                + ': quantization = "int8" on its card makes it smaller; or start a worker on a '
+                "larger device"
+            ) from error
+
+    def make_room(self, keep: str) -> bool:
+        """Evict all others that nobody uses; whether there were any. What they held can then be
+        freed."""
+        idle = [name for name in self._models if name != keep and not self._in_use.get(name)]
+        for name in idle:
+            del self._models[name]
+        if idle:
+            logger.info("evicted to make room for %s: %s", keep, ", ".join(idle))
+        return bool(idle)
 
     @contextmanager
     def in_use(self, name: str) -> Iterator[None]:

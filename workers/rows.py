@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from camserve.errors import InvalidInput
 from camserve.expressions import parse
 from workers.costs import is_costly
 
-__all__ = ["ComputeJob", "Row", "batches", "read_rows"]
+__all__ = ["ComputeJob", "Row", "batches", "read_rows", "way_of"]
 
 
 @dataclass(frozen=True)
@@ -124,20 +124,24 @@ def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:
     """
     groups: dict[object, list[Row]] = {}
     for row in rows:
-        job = row.job.job
-        how = job.model_dump_json(include=_HOW)
-        owner = row.job.job_id if is_costly(job) else ""
-        key = (how, owner, row.tensor.shape, row.tensor.dtype)
-        groups.setdefault(key, []).append(row)
+        owner = row.job.job_id if is_costly(row.job.job) else ""
+        groups.setdefault((owner, way_of(row)), []).append(row)
     for group in groups.values():
         yield from (group[i : i + max_batch] for i in range(0, len(group), max_batch))
 
 
+def way_of(row: Row) -> Hashable:
+    """How it is computed, and of which shape and type: what the rows of a batch have in common."""
+    return row.job.job.model_dump_json(include=_HOW), row.tensor.shape, row.tensor.dtype
+
+
 _HOW = {
+    "kind",
     "method",
     "method_options",
     "feature_layers",
     "feature_format",
     "reduction_layer",
     "precision",
+    "evaluate",
 }

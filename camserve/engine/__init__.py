@@ -8,6 +8,7 @@ attribution.map  # (7, 7), signed
 from camserve.engine.attributions import Attribution
 from camserve.engine.budget import Budget
 from camserve.engine.diagnostics import Diagnostic
+from camserve.engine.exhaustion import is_out_of_memory
 from camserve.engine.explainer import Explainer
 from camserve.engine.methods.finer import Finer
 from camserve.engine.predictions import Prediction
@@ -28,4 +29,5 @@ __all__ = [
     "Region",
     "Target",
     "Top",
+    "is_out_of_memory",
 ]

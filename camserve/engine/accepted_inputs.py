@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from camserve.dimensions import check_format, default_format, space_and_time
+from camserve.engine.exhaustion import is_out_of_memory
 from camserve.engine.layouts import Extent
 from camserve.errors import InvalidInput, InvalidRequest
 
@@ -66,7 +67,7 @@ class AcceptedInputs:
             yield
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             one, known = self._of_one(tuple(inputs.shape)), self._of_one(self.probe_shape)
-            if one == known or isinstance(error, torch.OutOfMemoryError):
+            if one == known or is_out_of_memory(error):
                 raise
             raise InvalidInput(
                 f"the model cannot take an input of shape {one}: it was loaded for {known} "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from camserve.engine.attributions import Layer, LayerMaps
 from camserve.engine.budget import Budget
+from camserve.engine.exhaustion import is_out_of_memory
 from camserve.engine.introspection import FeatureTap
 from camserve.engine.layouts import Layout, to_channels_first
 from camserve.engine.methods.perturbation import (
@@ -139,9 +140,11 @@ class _Ablation:
         unchanged = torch.full((TRIALS,), -1)
         try:
             scores = self._run(row, unchanged, targets, parts=True)
-        except (torch.OutOfMemoryError, CamserveError):
+        except CamserveError:
             raise
-        except Exception as error:  # noqa: BLE001 - a head may object to more rows in any way
+        except Exception as error:  # a head may object to more rows in any way
+            if is_out_of_memory(error):
+                raise
             _log.info("%s: %s: %s", self._whole_passes, type(error).__name__, one_line(error))
             return False
         slack = SAME_SCORE * expected.abs().max()

@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from camserve.engine.exhaustion import is_out_of_memory
 from camserve.engine.nested import output_tensor
 from camserve.engine.recording import SEED, noise_like
 from camserve.errors import one_line
@@ -33,9 +34,9 @@ def rows_are_independent(model: nn.Module, example: Tensor, labels: str) -> bool
         alone = output_tensor(model(mine.clone()))
         try:
             together = output_tensor(model(torch.cat([mine, other], batch)))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a program may object to another size in any way
+        except Exception as error:  # a program may object to another size in any way
+            if is_out_of_memory(error):
+                raise
             _log.info(
                 "the model takes one input at a time: %s: %s", type(error).__name__, one_line(error)
             )

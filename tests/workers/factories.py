@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ __all__ = [
     "HANGING",
     "SHAPE",
     "SLOW",
+    "cramped",
     "dense",
     "freeze",
     "gated",
@@ -148,6 +151,43 @@ class Steps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.front(x.transpose(1, 2)).relu().mean(2))
+
+
+class Cramped(Tiny):
+    """On a simulated device with room for so many `numbers` in the inputs of a pass.
+
+    Each other network that lives there takes `weight` of them; while a file `pressure` is in the
+    folder `device`, somebody else takes all but 64 (one input of SHAPE). What needs more raises
+    what torch raises: the CPU's allocator in earnest, asked for more than an address space.
+    """
+
+    def __init__(self, device: str, numbers: int, weight: int) -> None:
+        super().__init__(3)
+        self.folder, self.numbers, self.weight = Path(device), numbers, weight
+        self.living = LIVING.setdefault(device, weakref.WeakSet())
+        self.living.add(self)
+        self.circle = [self]  # as networks are whose hooks know them: gone when it is collected
+
+    def forward(self, x: Tensor) -> Tensor:
+        free = self.numbers - self.weight * (len(self.living) - 1)
+        if (self.folder / "pressure").exists():
+            free = math.prod(SHAPE)
+        if x.numel() > free:
+            torch.empty(1 << 46)
+        return super().forward(x)
+
+
+LIVING: dict[str, weakref.WeakSet[Cramped]] = {}
+
+
+def cramped(device: str, numbers: int, weight: int = 0, weights: int = 0) -> nn.Module:
+    """weights: room that the network itself needs to be built."""
+    others = len(LIVING.get(device, ()))
+    if weights > numbers - weight * others:
+        raise torch.OutOfMemoryError(f"{others} others are in the way")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Cramped(device, numbers, weight)
 
 
 def _seeded(build: type[nn.Module], *arguments: int) -> nn.Module:

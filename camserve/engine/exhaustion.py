@@ -1,0 +1,34 @@
+"""Which errors say that memory is used up: the device's, or the host's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+__all__ = ["is_out_of_memory"]
+
+_SIGNS: Final = (
+    "DefaultCPUAllocator: ",  # "can't allocate memory" or "not enough memory", by the platform
+    "CUDA error: out of memory",  # of the driver, when not even a kernel finds room
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+    "std::bad_alloc",
+)
+"""Of a plain RuntimeError: only torch's own allocators of GPUs raise torch.OutOfMemoryError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error, or what it was raised for, is that memory could not be had.
+
+    A model that wraps what goes wrong inside it is seen through.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(sign in str(seen) for sign in _SIGNS):
+            return True
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return False
