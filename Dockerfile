@@ -5,6 +5,7 @@
 #   docker build --target worker --build-arg TORCH_INDEX=URL -t camserve-worker .
 FROM python:3.12-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV CAMSERVE_LOG_FORMAT=json
 RUN useradd --create-home --uid 10001 camserve
 WORKDIR /srv/camserve
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -13,7 +14,7 @@ COPY app app
 COPY workers workers
 
 FROM base AS api
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[telemetry]'
 USER camserve
 # on all addresses of the container: it asks for CAMSERVE_API_KEYS_FILE or CAMSERVE_ALLOW_ANONYMOUS
 ENV CAMSERVE_HOST=0.0.0.0 CAMSERVE_PORT=8000
@@ -24,7 +25,7 @@ CMD ["python", "-m", "app"]
 
 FROM base AS worker
 ARG TORCH_INDEX=""
-RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint constraints.txt '.[worker,onnx,timm,torchvision]'
+RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint constraints.txt '.[worker,onnx,telemetry,timm,torchvision]'
 COPY models models
 RUN mkdir /srv/cache && chown camserve /srv/cache
 USER camserve

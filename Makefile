@@ -13,12 +13,12 @@ help: ## Show this list
 $(VENV)/.serve: pyproject.toml constraints.txt
 	@echo "installing camserve into $(VENV) (once; some minutes, mostly for torch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --editable '.[client,embedded,worker,onnx]'
+	@$(INSTALL) --editable '.[client,embedded,worker,onnx,telemetry]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing what the tests need into $(VENV)"
-	@$(INSTALL) --editable '.[client,embedded,worker,onnx,timm,torchvision,dev]'
+	@$(INSTALL) --editable '.[client,embedded,worker,onnx,telemetry,timm,torchvision,dev]'
 	@touch $@
 
 serve: $(VENV)/.serve ## Start the API, the workers and a private server on 127.0.0.1:8000

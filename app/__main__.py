@@ -15,6 +15,7 @@ from app.main import create_app
 from camserve.lifeline import watch
 from camserve.logs import configure_logs
 from camserve.settings import Settings
+from camserve.telemetry import start_telemetry
 
 PORTION = 8192  # bytes
 STARTUP_FAILURE = 3  # uvicorn's own code for it; it has logged why
@@ -46,7 +47,7 @@ def main() -> int:
     except ValueError as error:
         print(f"camserve: {error}", file=sys.stderr)  # noqa: T201 - before logging is set up
         return 2
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format, process="api")
     # uvicorn drains on SIGTERM; a parent that died cannot send it any more
     watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
     server = _Server(
@@ -57,12 +58,14 @@ def main() -> int:
             http=_Protocol,  # httptools, where it is installed, bounds no head
             loop="asyncio",  # whose portions they are
             log_config=None,
-            access_log=settings.log_level == "debug",
+            access_log=False,  # with queries, which may hold signatures: see app.request_log
             timeout_graceful_shutdown=round(settings.drain_s),
             server_header=False,
         )
     )
+    stop_telemetry = start_telemetry("api")
     server.run()
+    stop_telemetry()
     return 0 if server.started else STARTUP_FAILURE
 
 

@@ -19,6 +19,7 @@ from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.requests import InputsRequest
 from camserve.errors import DeadlineExceeded, InvalidRequest
+from camserve.tracing import staged
 
 __all__ = ["Admission", "admit", "prepared", "until"]
 
@@ -32,6 +33,7 @@ class Admission:
     deadline_s: float
 
 
+@staged("admit")
 async def admit(state: AppState, arrival: Arrival[Asked], model: str) -> Admission:
     """Check a request's deadline and device against the service, and have its model ready.
 
@@ -47,6 +49,7 @@ async def admit(state: AppState, arrival: Arrival[Asked], model: str) -> Admissi
     return Admission(card, card.input, arrival.arrived_s + time_to_deadline_s)
 
 
+@staged("prepare")
 async def prepared(
     state: AppState, arrival: Arrival[Asked], admission: Admission, *, drawn: bool = True
 ) -> list[PreparedInput]:

@@ -30,6 +30,7 @@ from camserve.contracts.explanations import MapArray
 from camserve.contracts.options import ArrayOptions, PictureOptions
 from camserve.errors import ExplanationNotFound
 from camserve.maps.encode import npy_parts
+from camserve.tracing import staged
 
 __all__ = [
     "VARY",
@@ -46,6 +47,7 @@ __all__ = [
 VARY = {"Vary": "Accept"}
 
 
+@staged("present")
 async def explanation_response(
     state: AppState,
     record: JobRecord,
@@ -98,6 +100,7 @@ async def _written(
     return done, await (state.on_pictures(write) if has_maps else asyncio.to_thread(write))
 
 
+@staged("present")
 async def map_response(
     state: AppState, done: Finished, number: int, options: ArrayOptions, headers: Mapping[str, str]
 ) -> Response:
@@ -123,6 +126,7 @@ async def map_response(
     return await state.on_pictures(make)
 
 
+@staged("present")
 async def npy_response(
     state: AppState,
     done: Finished,
@@ -159,6 +163,7 @@ async def each(parts: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryv
         yield part
 
 
+@staged("present")
 async def _zip_response(
     state: AppState,
     done: Finished,
@@ -185,6 +190,7 @@ async def _zip_response(
     return unless_current(request, body, {**headers, **name, **timing}, form=ZIP)
 
 
+@staged("present")
 async def picture_response(
     state: AppState,
     done: Finished,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from opentelemetry.trace import SpanKind
+
 from app.representations import explanation_href
+from app.request_log import note_job
 from app.state import AppState
+from app.submission import document_of
 from camserve.broker import DeadLetter, LostAttempt, new_job_id
 from camserve.contracts import dead_letters as messages
 from camserve.contracts.jobs import Job
+from camserve.tracing import stage
 
 __all__ = ["letter_href", "letter_message", "replayed"]
 
@@ -52,13 +57,16 @@ async def replayed(state: AppState, job_id: str, request_id: str | None) -> Dead
     job = dead.model_copy(
         update={"model_version": card.version, "request_id": request_id, "replay_of": job_id}
     )
-    await state.dead_letters.replay(
-        letter,
-        job_id=new_job_id(letter.model),
-        document=job.model_dump_json().encode(),
-        listed=job.kind == "explain",
-        delivery_life_ms=round(state.webhooks.schedule.life_s * 1000) if job.webhook else None,
-    )
+    replay_id = new_job_id(letter.model)
+    note_job(replay_id)
+    with stage("enqueue", {"messaging.message.id": replay_id}, kind=SpanKind.PRODUCER):
+        await state.dead_letters.replay(
+            letter,
+            job_id=replay_id,
+            document=document_of(job),
+            listed=job.kind == "explain",
+            delivery_life_ms=round(state.webhooks.schedule.life_s * 1000) if job.webhook else None,
+        )
     return await state.dead_letters.get(job_id)
 
 

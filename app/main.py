@@ -7,8 +7,10 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from app import problems
 from app.catalog import Catalog
@@ -22,6 +24,8 @@ from app.outbound.fetching import Fetcher
 from app.picture_threads import picture_threads
 from app.rate_limits import RateLimits
 from app.request_ids import RequestIds
+from app.request_log import RequestLog, RouteNames
+from app.request_spans import RequestSpans
 from app.routers import (
     administration,
     dead_letters,
@@ -74,6 +78,14 @@ _ROUTERS = (
     *(health, problem_pages, docs),
 )
 REFRESH_KEYS_S = 1.0
+# FastAPI's own would tell of queries, which may hold signatures, and of probes; and without an SDK
+# it does not read the caller's trace: see app.request_spans
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -100,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url=None,  # ours is cached; see app.routers.docs
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
         lifespan=partial(
             _lifespan,
             settings=settings,
@@ -114,11 +127,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.openapi_files = {}  # by the prefix of the proxy in front, made when first asked for
     problems.install(app)
     # each is around the ones before it
+    app.add_middleware(RouteNames)
     app.add_middleware(RateLimits)
     app.add_middleware(Guard, keys=keys)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadRequests)
+    app.add_middleware(RequestLog)
     app.add_middleware(RequestIds)
+    app.add_middleware(RequestSpans)
     allow_origins(app, settings)
     for module in _ROUTERS:
         app.include_router(module.router)

@@ -21,10 +21,12 @@ from camserve.contracts.predictions import InputPrediction, Prediction
 from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.encode import npy_parts
 from camserve.settings import Settings
+from camserve.tracing import staged
 
 __all__ = ["check_room", "prediction", "prediction_response", "stacked"]
 
 
+@staged("present")
 async def prediction_response(
     state: AppState, done: Predicted, form: str, top: int | None
 ) -> Response:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 import secrets
 
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 __all__ = ["HEADER", "RequestIds"]
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-# W3C Trace Context: version, trace id, parent id, flags; all zeros is no id, and ff no version
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-)
 
 
 class RequestIds:
-    """ASGI middleware: puts `request_id` into the request's state and the answer's headers."""
+    """ASGI middleware: puts `request_id` into the request's state, its lines in the log, and the
+    answer's headers. Within the request's span, whose trace gives the id if the caller does not.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,12 +36,13 @@ class RequestIds:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with bound_contextvars(request_id=request_id):
+            await self._app(scope, receive, send_with_id)
 
 
 def _id_of(headers: Headers) -> str:
     given = headers.get(HEADER, "")
     if _SANE.fullmatch(given):
         return given
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return trace[1] if trace else secrets.token_hex(8)
+    span = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(span.trace_id) if span.is_valid else secrets.token_hex(8)

@@ -24,6 +24,7 @@ from camserve.errors import (
     NotReady,
     UnknownName,
 )
+from camserve.tracing import staged
 
 __all__ = ["Finished", "array_of", "failure_of", "fetch", "fetch_succeeded", "finished"]
 
@@ -54,6 +55,7 @@ async def fetch(state: AppState, job_id: str) -> JobRecord:
     return record
 
 
+@staged("fetch result")
 async def finished(state: AppState, record: JobRecord) -> Finished:
     """The results of a succeeded explanation. Raises ExplanationNotFound if they have expired."""
     buffer = await state.queue.result(record.id)

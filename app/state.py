@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -56,7 +58,11 @@ class AppState:
 
         A caller that is cancelled leaves the line; work that has begun keeps its thread.
         """
-        return await asyncio.get_running_loop().run_in_executor(self.picture_threads, work)
+        # with the context: what is logged there is of this request
+        work_of_request = partial(copy_context().run, work)
+        return await asyncio.get_running_loop().run_in_executor(
+            self.picture_threads, work_of_request
+        )
 
 
 def _of(request: Request) -> AppState:

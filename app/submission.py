@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
 from safetensors.numpy import save
 
 from app.admission import admit, prepared, until
 from app.layers import check_layers, reduction_layer
 from app.payloads import payload_tensors
+from app.request_log import note_job
 from app.requested import check_answer
 from app.state import AppState
 from app.targets import default_targets, resolve_targets
@@ -22,8 +26,9 @@ from camserve.contracts.jobs import Job
 from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import QueueUnavailable
+from camserve.tracing import carried, context_of, stage, staged
 
-__all__ = ["Submission", "digested", "hand_in", "picture_name", "submit", "wait"]
+__all__ = ["Submission", "digested", "document_of", "hand_in", "picture_name", "submit", "wait"]
 
 RESUBMIT_PAUSE_S = 0.05
 
@@ -145,25 +150,46 @@ async def hand_in(state: AppState, submission: Submission) -> Submission:
     """Enqueue it. It comes back under the id that answers it. Raises QueueFull,
     IdempotencyConflict, QueueUnavailable."""
     left_s = submission.deadline_s - asyncio.get_running_loop().time()
-    enqueued = await state.queue.enqueue(
-        job_id=submission.job_id,
-        priority=submission.priority,
-        execution=submission.execution,
-        time_to_deadline_ms=max(round(left_s * 1000), 0),
-        payload=submission.payload,
-        document=submission.job.model_dump_json().encode(),
-        attachments=submission.pictures,
-        idempotency_key=submission.idempotency_key,
-        idempotency_owner=submission.owner,
-        fingerprint=submission.fingerprint,
-        listed=submission.job.kind == "explain",
-        delivery_life_ms=round(state.webhooks.schedule.life_s * 1000)
-        if submission.job.webhook
-        else None,
-    )
+    with stage("enqueue", {"messaging.system": "redis"}, kind=SpanKind.PRODUCER) as span:
+        enqueued = await state.queue.enqueue(
+            job_id=submission.job_id,
+            priority=submission.priority,
+            execution=submission.execution,
+            time_to_deadline_ms=max(round(left_s * 1000), 0),
+            payload=submission.payload,
+            document=document_of(submission.job),
+            attachments=submission.pictures,
+            idempotency_key=submission.idempotency_key,
+            idempotency_owner=submission.owner,
+            fingerprint=submission.fingerprint,
+            listed=submission.job.kind == "explain",
+            delivery_life_ms=round(state.webhooks.schedule.life_s * 1000)
+            if submission.job.webhook
+            else None,
+        )
+        span.set_attribute("messaging.message.id", enqueued.job_id)
+        span.set_attribute("camserve.job.duplicate", enqueued.duplicate)
+        if enqueued.duplicate and span.is_recording():
+            await _link(span, state, enqueued.job_id)
+    note_job(enqueued.job_id)
     return replace(submission, job_id=enqueued.job_id)
 
 
+def document_of(job: Job) -> bytes:
+    """A job as it is handed in: its spans, on a worker, are of the current one."""
+    trace_of_job = {"traceparent": None, "tracestate": None} | carried()
+    return job.model_copy(update=trace_of_job).model_dump_json().encode()
+
+
+async def _link(span: Span, state: AppState, job_id: str) -> None:
+    """To the trace of the request that a repeated one is answered by, if it is still known."""
+    with contextlib.suppress(QueueUnavailable):
+        if record := await state.queue.get(job_id):
+            first = context_of(Job.model_validate_json(record.document).trace)
+            span.add_link(trace.get_current_span(first).get_span_context())
+
+
+@staged("wait")
 async def wait(state: AppState, submission: Submission, until_s: float) -> JobRecord:
     """The job when it is closed, else as it is at `until_s`, a time of this process's event loop.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import problem_response
-from camserve.errors import ErrorCode, Failure
+from camserve.errors import ErrorCode, Failure, shortened
+from camserve.logs import get_logger
 
 __all__ = ["UnexpectedErrors"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class UnexpectedErrors:
@@ -39,7 +39,12 @@ class UnexpectedErrors:
             await self._app(scope, receive, send_noting)
         except Exception as error:
             error_id = secrets.token_hex(6)
-            logger.error("error %s at %s", error_id, scope["path"], exc_info=error)  # noqa: TRY400
+            logger.error(  # noqa: TRY400 - the error itself is given
+                "unexpected error",
+                error_id=error_id,
+                path=shortened(scope["path"]),
+                exc_info=error,
+            )
             if begun:
                 raise
             failure = Failure(

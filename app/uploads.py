@@ -33,6 +33,7 @@ from camserve.errors import (
     shortened,
 )
 from camserve.settings import Settings
+from camserve.tracing import staged
 
 __all__ = [
     "RAW_TYPES",
@@ -65,6 +66,7 @@ class Arrival(Generic[Asked]):
     arrived_s: float
 
 
+@staged("read")
 async def read_request(
     request: Request,
     settings: Settings,
@@ -105,6 +107,7 @@ async def read_request(
     return Arrival(*read, arrived_s)
 
 
+@staged("read")
 async def read_body(request: Request, settings: Settings) -> bytes:
     """The whole body, whatever its type. Raises EmptyBody, TooLarge, UnsupportedMediaType (of a
     compressed one)."""

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."
     )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Logs for people, or as JSON, one object a line. See operating.md."
+    )
 
     # what a request may hold
     max_body_mb: Annotated[float, Field(gt=0)] = Field(20, description="Largest request body.")

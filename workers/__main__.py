@@ -57,7 +57,7 @@ def main() -> int:
     except ValueError as error:
         print(f"camserve: {error}", file=sys.stderr)  # noqa: T201 - before logging is set up
         return CONFIGURATION_ERROR
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format, process="supervisor")
     if settings.redis_url is None:
         logger.error(
             "CAMSERVE_REDIS_URL is not set: name a Redis or Valkey server, or start everything "

@@ -13,9 +13,10 @@ import torch
 
 from camserve.broker import CommandReader, Registry, WorkerQueue, connect
 from camserve.lifeline import watch
-from camserve.logs import configure_logs
+from camserve.logs import configure_logs, flush_logs
 from camserve.queueing import queue_options
 from camserve.settings import Settings
+from camserve.telemetry import start_telemetry
 from workers.loop import WorkerLoop
 from workers.pacing import end
 from workers.pulse import beat
@@ -67,9 +68,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     settings = Settings.from_environment()
-    configure_logs(settings.log_level)
+    configure_logs(
+        settings.log_level, settings.log_format, process="worker", worker=arguments.worker
+    )
     if settings.redis_url is None:
         parser.error("CAMSERVE_REDIS_URL is not set")
+    stop_telemetry = start_telemetry("worker", **{"service.instance.id": arguments.worker})
     if settings.threads:
         torch.set_num_threads(settings.threads)
     gc.freeze()  # what is imported stays: no collection needs to look at it, an urgent one least
@@ -82,6 +86,8 @@ def main() -> None:
         logger.exception("worker %s failed", arguments.worker)
         code = 1
     # a side thread may still hang in a download: nothing is in our hands any more, so leave
+    stop_telemetry()
+    flush_logs()
     os._exit(code)
 
 

@@ -18,6 +18,7 @@ from workers.compute import Limits, explain_jobs
 from workers.device_thread import DeviceThread
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
+from workers.job_traces import done_together
 from workers.memory import free_memory
 from workers.models import ResidentModel
 from workers.portions import Work, portions
@@ -108,8 +109,10 @@ class Computing:
             device=self._device,
             sizes=self._learnt.of(model),
         )
+        traces = self._held.traces([begun for begun, _ in portion])
         try:
-            outcomes, took_ms = await self._thread.run(call, model.card.name)
+            with done_together("batch", "compute", model.card.name, traces):
+                outcomes, took_ms = await self._thread.run(call, model.card.name)
         except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
             outcomes = [failure_of(error, f"computing with {model.card.name}")] * len(portion)
         else:

@@ -7,7 +7,10 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import NoReturn, TypeVar
+
+from camserve.logs import flush_logs
 
 __all__ = ["HUNG_EXIT_CODE", "DeviceThread", "die_hung"]
 
@@ -36,7 +39,8 @@ class DeviceThread:
         clock = asyncio.get_running_loop()
         async with self._free:
             started_s = clock.time()
-            running = clock.run_in_executor(self._thread, call)
+            # with the context: what is logged there is of the jobs that are computed
+            running = clock.run_in_executor(self._thread, copy_context().run, call)
             done, _ = await asyncio.wait([running], timeout=limit_s or self._time_limit_s)
             if not done:
                 die_hung("computing with", model)
@@ -57,4 +61,5 @@ def die_hung(doing: str, model: str) -> NoReturn:
     The supervisor starts another one, and the jobs are redelivered.
     """
     logger.error("%s %s outlasted its time limit: the worker restarts", doing, model)
+    flush_logs()
     os._exit(HUNG_EXIT_CODE)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 
 from camserve.contracts.failures import FailureMessage
 from camserve.engine import is_out_of_memory
 from camserve.errors import CamserveError, ErrorCode, TooLargeForDevice, one_line
+from camserve.logs import get_logger
 
 __all__ = ["failure_of"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def failure_of(error: Exception, what: str) -> FailureMessage:
@@ -29,7 +29,7 @@ def failure_of(error: Exception, what: str) -> FailureMessage:
             )
         )
     error_id = secrets.token_hex(6)
-    logger.error("%s failed, error %s", what, error_id, exc_info=error)
+    logger.error("%s failed", what, error_id=error_id, exc_info=error)
     return FailureMessage(
         code=ErrorCode.INTERNAL,
         detail=f"the model raised {type(error).__name__}; look for {error_id} in the worker's log",

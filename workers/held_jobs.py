@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,12 +14,15 @@ from camserve.broker import Begun, WorkerQueue
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.errors import ErrorCode, QueueUnavailable
+from camserve.logs import get_logger
+from camserve.tracing import stage
 from workers.attempts import Outcome
+from workers.job_traces import JobTrace
 from workers.progress import Progress
 
 __all__ = ["HeldJobs"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Work = TypeVar("Work")
 
@@ -29,6 +33,7 @@ class HeldJobs:
     def __init__(self, queue: WorkerQueue) -> None:
         self._queue = queue
         self._held: dict[str, Begun] = {}
+        self._traces: dict[str, JobTrace] = {}
         self.progress = Progress()
 
     def take(self, begun: Iterable[Begun]) -> None:
@@ -46,12 +51,12 @@ class HeldJobs:
     async def read(self, begun: Begun) -> Job | None:
         """What the job asks for; one whose document cannot be read fails, and leaves our hands."""
         try:
-            return Job.model_validate_json(begun.document)
+            job = Job.model_validate_json(begun.document)
         except ValidationError as error:
             logger.error(  # noqa: TRY400 - the traceback would say no more
-                "job %s has a document that this version of camserve cannot read: %s",
-                begun.job_id,
-                error.errors(include_input=False)[0]["msg"],
+                "a job has a document that this version of camserve cannot read",
+                job_id=begun.job_id,
+                reason=error.errors(include_input=False)[0]["msg"],
             )
             failure = FailureMessage(
                 code=ErrorCode.INTERNAL,
@@ -59,28 +64,46 @@ class HeldJobs:
             )
             await self.commit(begun, failure)
             return None
+        trace = JobTrace(begun, job)
+        self._traces[begun.job_id] = trace
+        with trace.current():
+            how = {"kind": job.kind, "attempt": begun.attempts, "queued_ms": begun.queued_ms}
+            if begun.redelivered:
+                logger.warning("job begun again: an earlier attempt vanished", **how)
+            else:
+                logger.info("job begun", **how)
+        return job
+
+    def traces(self, begun: Iterable[Begun]) -> list[JobTrace]:
+        """Of jobs that were read and are not committed."""
+        return [self._traces[job.job_id] for job in begun]
 
     async def commit(self, begun: Begun, outcome: Outcome) -> None:
         """Finish or fail the job; the queue refuses if another worker owns it by now."""
+        trace = self._traces.pop(begun.job_id, None)
         try:
-            if isinstance(outcome, bytes):
-                committed = await self._queue.finish(begun, outcome)
-            else:
-                committed = await self._queue.fail(begun, outcome.model_dump_json().encode())
-            if not committed:
-                logger.warning(
-                    "job %s: the result came too late and was refused (the job was closed, or "
-                    "another worker took it over)",
-                    begun.job_id,
-                )
-        except QueueUnavailable:
-            logger.warning("job %s: Redis is away; it will be done again", begun.job_id)
-        except Exception:
-            logger.exception(
-                "job %s: Redis refused the result; it will be done again", begun.job_id
-            )
+            with trace.current() if trace else nullcontext():
+                await self._commit(begun, outcome)
         finally:
             self._held.pop(begun.job_id, None)
+            if trace:
+                trace.end(outcome)
+
+    async def _commit(self, begun: Begun, outcome: Outcome) -> None:
+        try:
+            with stage("commit"):
+                if isinstance(outcome, bytes):
+                    committed = await self._queue.finish(begun, outcome)
+                else:
+                    committed = await self._queue.fail(begun, outcome.model_dump_json().encode())
+        except QueueUnavailable:
+            logger.warning("Redis is away: a job will be done again", job_id=begun.job_id)
+        except Exception:
+            logger.exception(
+                "Redis refused a result: the job will be done again", job_id=begun.job_id
+            )
+        else:
+            _log_end(begun, outcome, committed=committed)
 
     async def commit_all(self, begun: Sequence[Begun], outcomes: Sequence[Outcome]) -> None:
         await asyncio.gather(*map(self.commit, begun, outcomes))
@@ -93,5 +116,29 @@ class HeldJobs:
             return list(work)  # when in doubt, compute: the commit is fenced
         for (job, _), unwanted in zip(work, gone, strict=True):
             if unwanted:
+                logger.info("nobody waits for a job any more", job_id=job.job_id)
                 await self.commit(job, b"")  # closes one whose cancel was asked for
         return [one for one, unwanted in zip(work, gone, strict=True) if not unwanted]
+
+
+def _log_end(begun: Begun, outcome: Outcome, *, committed: bool) -> None:
+    how: dict[str, Any] = {
+        "job_id": begun.job_id,
+        "attempt": begun.attempts,
+        "run_ms": round((time.monotonic() - begun.begun_s) * 1000, 1),
+    }
+    if not committed:
+        logger.warning(
+            "a result came too late and was refused: the job was closed, or another worker took it",
+            **how,
+        )
+    elif isinstance(outcome, bytes):
+        logger.info("job done", **how)
+    else:
+        logger.warning(
+            "job failed",
+            code=outcome.code.value,
+            detail=outcome.detail,
+            error_id=outcome.extensions.get("error_id"),
+            **how,
+        )

@@ -21,6 +21,7 @@ from workers.computing import Computing
 from workers.device_thread import DeviceThread, die_hung
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
+from workers.job_traces import done_together
 from workers.memory import free_memory
 from workers.models import ResidentModel
 from workers.obedience import Obedience
@@ -244,11 +245,13 @@ class WorkerLoop:
 
     async def _load_then_compute(self, model: str, work: Work) -> None:
         with self._residency.in_use(model):
+            held = [begun for begun, _ in work]
             try:
-                resident = await self._load(model)
+                with done_together("load", "load", model, self._held.traces(held)):
+                    resident = await self._load(model)
             except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
                 failure = failure_of(error, f"loading {model}")
-                await self._held.commit_all([held for held, _ in work], [failure] * len(work))
+                await self._held.commit_all(held, [failure] * len(work))
             else:
                 await self._computing.run(resident, await self._held.drop_unwanted(work))
 

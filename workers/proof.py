@@ -13,6 +13,7 @@ import time
 from functools import partial
 from typing import NoReturn
 
+from camserve.logs import flush_logs
 from workers.device_thread import DeviceThread
 from workers.warm_up import warm_up
 
@@ -73,4 +74,5 @@ def _die_unfit(device: str, error: Exception) -> NoReturn:
         "%s explains no more what it explained before (%s: %s): the worker restarts",
         *(device, type(error).__name__, error),
     )
+    flush_logs()
     os._exit(UNFIT_EXIT_CODE)

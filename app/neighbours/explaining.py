@@ -13,6 +13,7 @@ from app.submission import submit
 from app.uploads import Arrival
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import WaitExceeded
+from camserve.tracing import stage
 
 __all__ = ["explained"]
 
@@ -46,7 +47,7 @@ async def explained(
         request_id=request_id,
     )
     record = await outcome(state, submission)
-    with answering(record):
+    with answering(record), stage("present"):
         if not record.is_terminal:
             raise WaitExceeded(state.settings.sync_wait_s, _OTHERWISE)
         yield await finished(state, record)

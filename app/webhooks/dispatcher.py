@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+from collections.abc import Iterator
 from typing import Final
 
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from structlog.contextvars import bound_contextvars
+
 from app.outbound.connections import CheckedConnections
-from app.outbound.urls import parse_url
+from app.outbound.urls import HttpUrl, parse_url
 from app.state import AppState
 from app.webhooks.events import event_body, message_id
 from app.webhooks.sending import Outcome, Sender
@@ -17,10 +20,12 @@ from camserve.broker import Deliveries, Delivery, JobRecord
 from camserve.contracts.deliveries import DeliveryOutcome
 from camserve.contracts.jobs import Job
 from camserve.errors import ExplanationNotFound, QueueUnavailable
+from camserve.logs import get_logger
+from camserve.tracing import context_of, tracer
 
 __all__ = ["Dispatcher"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LOOK_S: Final = 1.0
 GRACE_S: Final = 1.0  # for what is under way when the front end stops
@@ -92,7 +97,7 @@ class Dispatcher:
             else:
                 await self._settle(delivery, record, outcome, lease_ends_s)
         except QueueUnavailable:
-            logger.warning("the queue went away; the delivery of %s is repeated", delivery.job_id)
+            logger.warning("Redis went away: a delivery is repeated", job_id=delivery.job_id)
 
     async def _before_the_end(self, record: JobRecord) -> Outcome | None:
         """The outcome of an attempt; None if the front end stops before there is one, or if it is
@@ -110,18 +115,21 @@ class Dispatcher:
     async def _attempted(self, record: JobRecord) -> Outcome | None:
         """Raises QueueUnavailable, and nothing else."""
         try:
-            url = parse_url(Job.model_validate_json(record.document).webhook or "")
+            job = Job.model_validate_json(record.document)
+            url = parse_url(job.webhook or "")
             with self._turns.taken(url.origin) as granted:
                 if not granted:
                     return None
-                body = await event_body(self._state, record)
-                outcome = await self._sender.send(url, message_id(record.id), body)
+                with _traced(job, record, url) as span:
+                    body = await event_body(self._state, record)
+                    outcome = await self._sender.send(url, message_id(record.id), body)
+                    _note(span, outcome)
         except QueueUnavailable:
             raise
         except ExplanationNotFound:
             return Outcome(error="the result is no longer kept", is_final=True)
         except Exception:
-            logger.exception("the webhook of %s was not sent", record.id)
+            logger.exception("a webhook was not sent", job_id=record.id)
             return Outcome(error="camserve could not send it: its log says why")
         self._turns.note(url.origin, is_silent=outcome.is_silent)
         return outcome
@@ -153,7 +161,30 @@ class Dispatcher:
             await self._deliveries.retry(delivery, delay_s, document)
             return
         logger.warning(
-            "the webhook of %s is given up after %d attempts: %s",
-            *(record.id, attempts, outcome.error),
+            "a webhook is given up", job_id=record.id, attempts=attempts, reason=outcome.error
         )
         await self._deliveries.settle(delivery, "failed", document)
+
+
+@contextlib.contextmanager
+def _traced(job: Job, record: JobRecord, url: HttpUrl) -> Iterator[Span]:
+    """One attempt, as a span of the request that asked for it, and lines with its ids."""
+    attributes = {"server.address": url.host, "messaging.message.id": record.id}
+    with (
+        bound_contextvars(job_id=record.id, request_id=job.request_id),
+        tracer.start_as_current_span(
+            "deliver webhook",
+            context_of(job.trace),
+            SpanKind.CLIENT,
+            attributes,
+            record_exception=False,
+        ) as span,
+    ):
+        yield span
+
+
+def _note(span: Span, outcome: Outcome) -> None:
+    if outcome.status is not None:
+        span.set_attribute("http.response.status_code", outcome.status)
+    if not outcome.is_delivered:
+        span.set_status(Status(StatusCode.ERROR))

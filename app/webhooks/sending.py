@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import httpcore2 as httpcore
+from opentelemetry import trace
 
 from app.outbound.connections import CheckedConnections
 from app.outbound.urls import HttpUrl
 from app.webhooks.signing import Signer
 from camserve.errors import UrlNotAllowed, UrlUnreachable
 from camserve.retry_after import seconds_of
+from camserve.tracing import carried
 
 __all__ = ["Outcome", "Sender"]
 
@@ -47,6 +49,7 @@ class Sender:
             **self._signer.headers(message_id, body),
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
+            **_traceparent(),
         }
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -61,6 +64,14 @@ class Sender:
             return Outcome(error=str(error), is_silent=error.reason == "timeout")
         except UrlNotAllowed as error:
             return Outcome(error=str(error), is_final=True)
+
+
+def _traceparent() -> dict[str, str]:
+    """For the receiver to go on with the trace, if it is recorded; what others added to it
+    (`tracestate`) is not the receiver's."""
+    if not trace.get_current_span().is_recording():
+        return {}
+    return {name: value for name, value in carried().items() if name == "traceparent"}
 
 
 def _outcome(answer: httpcore.Response) -> Outcome:

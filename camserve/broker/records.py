@@ -150,6 +150,8 @@ class Begun:
     claim: Claim = field(repr=False)
     begun_s: float = field(repr=False)
     """When it began, by time.monotonic()."""
+    queued_ms: int = field(repr=False)
+    """How long it then had waited in its lane, by the server's clock."""
 
     @property
     def model(self) -> str:

@@ -94,7 +94,7 @@ class WorkerQueue:
         for claim, token, (started, payload) in zip(claims, tokens, pairs, strict=True):
             if started is None:
                 continue
-            attempts, deadline_ms, document = started
+            attempts, deadline_ms, document, queued_ms = started
             begun = Begun(
                 job_id=claim.job_id,
                 token=token,
@@ -105,6 +105,7 @@ class WorkerQueue:
                 redelivered=int(attempts) > 1,
                 claim=claim,
                 begun_s=time.monotonic(),
+                queued_ms=int(queued_ms),
             )
             if payload is None:  # evicted by a server that is set up to evict
                 # in an outage it waits for its lease; the rest of the batch must not wait with it

@@ -91,9 +91,18 @@ class Job(Message):
     fusion: Fusion | None = None
     output: OutputOptions = OutputOptions()
     request_id: str | None = None
+    traceparent: str | None = Field(
+        None, description="Of the span that handed it in (W3C Trace Context); null of no trace."
+    )
+    tracestate: str | None = None
     webhook: str | None = Field(None, description="URL that is told of its end.")
     input_digest: str | None = Field(None, description="SHA-256 of the payload, in hexadecimal.")
     replay_of: str | None = Field(None, description="Id of the dead job that it does again.")
+
+    @property
+    def trace(self) -> dict[str, str | None]:
+        """The span that handed it in, by the names of W3C Trace Context."""
+        return {"traceparent": self.traceparent, "tracestate": self.tracestate}
 
 
 class Diagnostic(Message):

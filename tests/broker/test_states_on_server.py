@@ -65,7 +65,16 @@ class Life:
             return self.begun
         claim = Claim(self.job_id, MODEL, "interactive", "0-1")
         return Begun(
-            self.job_id, "made-up", b"", b"", 1, 0, redelivered=False, claim=claim, begun_s=0
+            self.job_id,
+            "made-up",
+            b"",
+            b"",
+            1,
+            0,
+            redelivered=False,
+            claim=claim,
+            begun_s=0,
+            queued_ms=0,
         )
 
     async def _succeed(self) -> None:

@@ -1,7 +1,8 @@
 -- KEYS: prefix.
 -- ARGV: id, lane, entry, token, consumer, max_attempts, job_ttl_ms,
 --       failure of an expired job, failure of a dead one, dead_letter_cap, dead_letter_ttl_ms.
--- Returns {attempts, deadline_ms, document}, or nothing when the job is not to run.
+-- Returns {attempts, deadline_ms, document, ms since its entry was added}, or nothing when the
+-- job is not to run.
 local prefix, id, lane, entry, token = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local consumer, max_attempts, ttl_ms = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local job = key(prefix, 'job', id)
@@ -31,8 +32,9 @@ if not OPEN[state] or current ~= entry then
   return false
 end
 attempts = tonumber(attempts)
+local queued_ms = now_ms() - tonumber(string.match(entry, '^%d+'))
 if owner == token then
-  return {attempts, deadline_ms, document} -- this very call again: its reply was lost
+  return {attempts, deadline_ms, document, queued_ms} -- this very call again: its reply was lost
 end
 if cancel then
   close(prefix, id, lane, entry, 'canceled', ttl_ms)
@@ -52,4 +54,4 @@ redis.call('HSET', job, 'state', 'running', 'attempts', attempts + 1, 'owner', t
   'consumer', consumer, 'started_ms', digits(now_ms()),
   'begun', (begun and begun .. '\n' or '') .. consumer .. ' ' .. digits(now_ms()))
 redis.call('PUBLISH', NEWS, id)
-return {attempts + 1, deadline_ms, document}
+return {attempts + 1, deadline_ms, document, queued_ms}

@@ -1,0 +1,115 @@
+"""A job in a worker's hands, as its logs and its trace tell of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, use_span
+from opentelemetry.util.types import AttributeValue
+from structlog.contextvars import bound_contextvars
+
+from camserve.broker import Begun
+from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import Job
+from camserve.tracing import context_of, fail, tracer
+from workers.attempts import Outcome
+
+__all__ = ["JobTrace", "done_together"]
+
+
+class JobTrace:
+    """From the job's beginning here to its commit.
+
+    span: `process`, of the trace of the request that handed the job in; its sibling `queue` is the
+    wait before it. Neither is recorded where the request's was not.
+    """
+
+    def __init__(self, begun: Begun, job: Job) -> None:
+        self.fields = {"job_id": begun.job_id, "model": job.model}
+        if job.request_id is not None:
+            self.fields["request_id"] = job.request_id
+        request = context_of(job.trace)
+        attributes: dict[str, AttributeValue] = {
+            "messaging.system": "redis",
+            "messaging.message.id": begun.job_id,
+            "camserve.model": job.model,
+            "camserve.job.kind": job.kind,
+            "camserve.job.attempt": begun.attempts,
+        }
+        now_ns = time.time_ns()
+        # by this host's clock, and as long as it was by the server's
+        entered_ns = now_ns - begun.queued_ms * 1_000_000
+        waited = tracer.start_span("queue", request, attributes=attributes, start_time=entered_ns)
+        waited.end(now_ns)
+        self.span = tracer.start_span(
+            f"process {job.model}", request, SpanKind.CONSUMER, attributes, start_time=now_ns
+        )
+
+    @contextmanager
+    def current(self) -> Iterator[Span]:
+        """Lines and stages inside are of this job."""
+        with _as_current(self.span), bound_contextvars(**self.fields):
+            yield self.span
+
+    def end(self, outcome: Outcome) -> None:
+        """With what was to be committed."""
+        if isinstance(outcome, FailureMessage):
+            self.span.set_attribute("error.type", outcome.code.value)
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.span.end()
+
+
+@contextmanager
+def done_together(name: str, part: str, model: str, traces: Sequence[JobTrace]) -> Iterator[None]:
+    """While something is done once for jobs of one model: a span `part` of each of them, linked to
+    the one span `name`, of a trace of its own, which is linked to the jobs.
+
+    Lines inside are of the job, or name all of them. Unrecorded jobs have no spans.
+    """
+    recorded = [one.span for one in traces if one.span.is_recording()]
+    with ExitStack() as stack:
+        if recorded:
+            whole = tracer.start_span(
+                f"{name} {model}",
+                context_of({}),
+                attributes={"camserve.model": model, "messaging.batch.message_count": len(traces)},
+                links=[Link(span.get_span_context()) for span in recorded],
+            )
+            parts = [
+                tracer.start_span(
+                    part, trace.set_span_in_context(span), links=[Link(whole.get_span_context())]
+                )
+                for span in recorded
+            ]
+            stack.push(_Ending([whole, *parts]))
+        if len(traces) == 1:
+            stack.enter_context(traces[0].current())
+        else:
+            listed = {
+                f"{field}s": [one.fields[field] for one in traces if field in one.fields]
+                for field in ("job_id", "request_id")
+            }
+            stack.enter_context(bound_contextvars(model=model, **listed))
+        yield
+
+
+class _Ending:
+    """Ends spans, as failed if there is an error."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
+
+    def __call__(self, _: object, error: BaseException | None, __: object) -> None:
+        for span in reversed(self._spans):
+            if error is not None:
+                fail(span, error)
+            span.end()
+
+
+@contextmanager
+def _as_current(span: Span) -> Iterator[None]:
+    with use_span(span, record_exception=False, set_status_on_exception=False):
+        yield
