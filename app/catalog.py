@@ -140,11 +140,7 @@ class Catalog:
             async with asyncio.timeout(patience_s):
                 await asyncio.shield(task)
         except TimeoutError as error:
-            raise ModelLoading(
-                f"model {card.name!r} is being loaded for the first time; try again in "
-                f"{LOADING_RETRY_AFTER_S} s",
-                retry_after_s=LOADING_RETRY_AFTER_S,
-            ) from error
+            raise _still_loading(card.name) from error
 
     async def _run_load(self, card: ResolvedCard) -> None:
         job = Job(kind="load", model=card.name, model_version=card.version)
@@ -157,7 +153,11 @@ class Catalog:
             payload=b"",
             document=job.model_dump_json().encode(),
         )
+        began_s = time.monotonic()
         record = await self._queue.wait(job_id, limit_s)
+        was_cut_short = time.monotonic() - began_s < limit_s
+        if record is not None and not record.is_terminal and was_cut_short:
+            raise _still_loading(card.name)  # this front end is being stopped, and it goes on
         if record is None or record.state is not State.SUCCEEDED:
             self._failed_s[card.name] = time.monotonic()
             if record is not None and record.state is State.FAILED and record.failure:
@@ -166,6 +166,14 @@ class Catalog:
                 )
         else:
             self._failed_s.pop(card.name, None)
+
+
+def _still_loading(name: str) -> ModelLoading:
+    return ModelLoading(
+        f"model {name!r} is being loaded for the first time; try again in "
+        f"{LOADING_RETRY_AFTER_S} s",
+        retry_after_s=LOADING_RETRY_AFTER_S,
+    )
 
 
 def _with_retry(problem: FailureMessage, retry_after_s: float) -> CamserveError:

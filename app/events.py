@@ -17,6 +17,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from app.answers import snapshot
 from app.state import AppState
+from app.stopping import Stage
 from camserve.broker import JobRecord
 from camserve.errors import ExplanationNotFound, QueueUnavailable
 
@@ -45,7 +46,7 @@ async def _events(state: AppState, explanation_id: str, seen: str | None) -> Asy
     clock = asyncio.get_running_loop()
     quiet_since_s = clock.time()
     async for record in state.queue.follow(explanation_id):
-        if state.stopping.is_set():
+        if state.stopping.has_reached(Stage.DRAINING):
             return  # the client asks again, another front end or the next one
         event = await _news(state, record, seen) if record else None
         if event is not None:

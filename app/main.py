@@ -42,7 +42,9 @@ from app.routers import (
     results,
 )
 from app.routers import problems as problem_pages
+from app.stalled_bodies import StalledBodies
 from app.state import AppState
+from app.stopping import ClosingConnections, Stage, Stopping
 from app.unexpected import UnexpectedErrors
 from app.webhooks.configuration import WebhookConfiguration
 from app.webhooks.dispatcher import Dispatcher
@@ -123,10 +125,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ),
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.stopping = asyncio.Event()
+    app.state.stopping = Stopping()
     app.state.openapi_files = {}  # by the prefix of the proxy in front, made when first asked for
     problems.install(app)
     # each is around the ones before it
+    app.add_middleware(StalledBodies, stall_s=settings.stall_s, stopping=app.state.stopping)
     app.add_middleware(RouteNames)
     app.add_middleware(RateLimits)
     app.add_middleware(Guard, keys=keys)
@@ -136,6 +139,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestIds)
     app.add_middleware(RequestSpans)
     allow_origins(app, settings)
+    app.add_middleware(ClosingConnections, stopping=app.state.stopping)
     for module in _ROUTERS:
         app.include_router(module.router)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
@@ -161,7 +165,11 @@ async def _lifespan(
         CheckedConnections(webhooks.allowed, webhooks.at_once) as to_receivers,
     ):
         catalog = Catalog(Registry(redis, options), queue, settings)
-        tasks = [asyncio.create_task(_reap(queue))]
+        stopping: Stopping = app.state.stopping
+        tasks = [
+            asyncio.create_task(_reap(queue)),
+            asyncio.create_task(_end_waits(stopping, queue)),
+        ]
         if keys is not None:
             tasks.append(asyncio.create_task(_refresh(keys)))
         secret = LinkSecret(redis) if keys is not None else None
@@ -176,7 +184,7 @@ async def _lifespan(
             picture_threads=threads,
             fetcher=Fetcher(to_inputs, settings),
             webhooks=webhooks,
-            stopping=app.state.stopping,
+            stopping=stopping,
             rate_limiter=RateLimiter(redis),
             link_secret=secret,
         )
@@ -202,6 +210,11 @@ async def _reap(queue: JobQueue) -> None:
         except Exception:
             logger.exception("the reaper failed and goes on")
         await asyncio.sleep(REAP_S)
+
+
+async def _end_waits(stopping: Stopping, queue: JobQueue) -> None:
+    await stopping.wait_for(Stage.LATE)
+    queue.end_waits()
 
 
 async def _refresh(keys: KeyFile) -> None:

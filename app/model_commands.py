@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from app.state import AppState
+from app.stopping import Stage
 from camserve.broker import CommandKind, new_command_id
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
@@ -50,7 +51,7 @@ async def carried_out(
             left_s = until_s - clock.time()
             if not serving and (not asked or left_s <= 0):
                 raise card.problem.to_error() if card.problem else NoWorker(card.name)
-            if left_s <= 0:
+            if left_s <= 0 or state.stopping.has_reached(Stage.LATE):
                 return False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, LOOK_S)):

@@ -14,6 +14,7 @@ from app.inputs import PreparedInput
 from app.rankings import check_top
 from app.results import array_of, failure_of
 from app.state import AppState
+from app.stopping import Stage
 from app.submission import Submission, digested, hand_in, wait
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, State, new_job_id
@@ -21,7 +22,7 @@ from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import Job, PredictionResult, input_name, output_name
 from camserve.contracts.requests import PredictionRequest
 from camserve.contracts.wire import metadata_of, tensors_of
-from camserve.errors import DeadlineExceeded, QueueUnavailable
+from camserve.errors import DeadlineExceeded, QueueUnavailable, ShuttingDown
 
 __all__ = ["Predicted", "predicted"]
 
@@ -48,8 +49,8 @@ async def predicted(
     """Run the model on the inputs of a request, and wait for it until the request's deadline.
 
     Nothing is left behind: the job goes with its answer, and a caller who is cancelled takes it
-    along. Raises what `admit` and `prepared` do, DeadlineExceeded, QueueFull, QueueUnavailable, or
-    what the prediction failed with.
+    along. Raises what `admit` and `prepared` do, DeadlineExceeded, ShuttingDown, QueueFull,
+    QueueUnavailable, or what the prediction failed with.
     """
     admission = await admit(state, arrival, model)
     check_top(arrival.asked, admission.card)
@@ -58,7 +59,7 @@ async def predicted(
     prepare_s = asyncio.get_running_loop().time() - arrival.arrived_s
     try:
         record, buffer = await _outcome(state, submission)
-    except (asyncio.CancelledError, DeadlineExceeded):
+    except (asyncio.CancelledError, DeadlineExceeded, ShuttingDown):
         with contextlib.suppress(QueueUnavailable):
             await state.queue.cancel(submission.job_id)  # nobody wants it any more
         raise
@@ -105,9 +106,11 @@ async def _submission(
 
 async def _outcome(state: AppState, submission: Submission) -> tuple[JobRecord, bytes]:
     """The closed job and its result. Raises what it failed with, DeadlineExceeded if it expires or
-    is still open at its deadline, QueueUnavailable."""
+    is still open at its deadline, ShuttingDown, QueueUnavailable."""
     submission = await hand_in(state, submission)
     record = await wait(state, submission, submission.deadline_s)
+    if not record.is_terminal and state.stopping.has_reached(Stage.LATE):
+        raise ShuttingDown
     if not record.is_terminal or record.state is State.EXPIRED:
         raise DeadlineExceeded(TOO_LATE)
     if failure := failure_of(record):

@@ -13,6 +13,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.SCOPE_MISSING: "The API key may not do this",
     ErrorCode.MALFORMED_REQUEST: "The body cannot be parsed",
     ErrorCode.EMPTY_BODY: "The body is empty",
+    ErrorCode.REQUEST_TIMEOUT: "The request did not come to its end",
     ErrorCode.INVALID_REQUEST: "The request has no meaning",
     ErrorCode.INVALID_INPUT: "The model cannot take this input",
     ErrorCode.CLASS_INDEX_OUT_OF_RANGE: "The class index is out of range",
@@ -42,6 +43,8 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
     ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
     ErrorCode.RATE_LIMITED: "Too many calls in a short time",
+    ErrorCode.TOO_MANY_CONNECTIONS: "Too many connections are open",
+    ErrorCode.SHUTTING_DOWN: "This front end is being stopped",
     ErrorCode.QUEUE_FULL: "Too many jobs are waiting",
     ErrorCode.QUEUE_UNAVAILABLE: "The queue cannot be reached",
     ErrorCode.NO_WORKER: "No worker serves the model",
@@ -79,6 +82,11 @@ ADVICE: dict[ErrorCode, str] = {
     ErrorCode.EMPTY_BODY: (
         "Nothing came, or an empty file. With curl, a file needs an @ before its path: -F "
         "input=@cat.jpg or --data-binary @cat.jpg."
+    ),
+    ErrorCode.REQUEST_TIMEOUT: (
+        "The head of the request took longer than `limit` seconds, or its body stood still for so "
+        "long. A slow upload that goes on is never cut off. The operator sets the limit: "
+        "CAMSERVE_STALL_S."
     ),
     ErrorCode.INVALID_REQUEST: (
         "The request can be read, but a field is unknown, missing, twice there or out of its "
@@ -204,6 +212,15 @@ ADVICE: dict[ErrorCode, str] = {
         "Each API key has so many calls a minute that make work (`limit`); reading results costs "
         "none. Send the request again after `retry_after_s`; the header RateLimit of every such "
         "answer says how many are left. Several inputs and targets in one request are one call."
+    ),
+    ErrorCode.TOO_MANY_CONNECTIONS: (
+        "An API process serves so many connections at once (CAMSERVE_MAX_CONNECTIONS). Keep fewer "
+        "open, and use each for one request after the other; the operator may add processes."
+    ),
+    ErrorCode.SHUTTING_DOWN: (
+        "The process that took the request is stopped, and what it asks for cannot be handed to "
+        "another one. Send it again after `retry_after_s`: the next front end answers. Where "
+        "there is an `explanation`, it goes on and can be fetched there."
     ),
     ErrorCode.QUEUE_FULL: (
         "More explanations wait for this model than the service allows. Send the request again "

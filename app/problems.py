@@ -37,6 +37,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.SCOPE_MISSING: 403,
     ErrorCode.MALFORMED_REQUEST: 400,
     ErrorCode.EMPTY_BODY: 400,
+    ErrorCode.REQUEST_TIMEOUT: 408,
     ErrorCode.INVALID_REQUEST: 422,
     ErrorCode.INVALID_INPUT: 422,
     ErrorCode.CLASS_INDEX_OUT_OF_RANGE: 422,
@@ -66,6 +67,8 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.NOT_EXPLAINABLE: 422,
     ErrorCode.SHAPE_MISMATCH: 422,
     ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.TOO_MANY_CONNECTIONS: 503,
+    ErrorCode.SHUTTING_DOWN: 503,
     ErrorCode.QUEUE_FULL: 429,
     ErrorCode.QUEUE_UNAVAILABLE: 503,
     ErrorCode.NO_WORKER: 503,
@@ -97,6 +100,8 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
     headers = {}
     if code in _CHALLENGES:
         headers["WWW-Authenticate"] = _CHALLENGES[code]
+    if code in _LAST:
+        headers["Connection"] = "close"
     if "retry_after_s" in extensions:
         headers["Retry-After"] = str(math.ceil(extensions["retry_after_s"]))
     # RFC 9110, 15.5.16: what would have been read
@@ -168,6 +173,12 @@ _CHALLENGES: dict[ErrorCode, str] = {
     ErrorCode.SCOPE_MISSING: 'Bearer realm="camserve", error="insufficient_scope"',
 }
 
+# after these the connection is of no use; RFC 9110, 15.5.9
+_LAST = {
+    ErrorCode.REQUEST_TIMEOUT,
+    ErrorCode.TOO_MANY_CONNECTIONS,
+    ErrorCode.SHUTTING_DOWN,
+}
 _OF_MEMBER = {"supported": "Accept", "encodings": "Accept-Encoding"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _BY_STATUS: dict[int, ErrorCode] = {

@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from app.catalog import Catalog
 from app.outbound.fetching import Fetcher
 from app.signatures import Signer
+from app.stopping import Stopping
 from app.webhooks.configuration import WebhookConfiguration
 from camserve.broker import (
     CommandSender,
@@ -44,7 +45,7 @@ class AppState:
     picture_threads: ThreadPoolExecutor
     fetcher: Fetcher
     webhooks: WebhookConfiguration
-    stopping: asyncio.Event  # set when the server is told to stop: what would go on for long ends
+    stopping: Stopping
     rate_limiter: RateLimiter
     link_secret: LinkSecret | None
     """None where links need no signature, because calls need no key."""

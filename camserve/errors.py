@@ -4,6 +4,7 @@
     ├── RequestError           the caller can mend it
     │   ├── ApiKeyMissing, ApiKeyUnknown, SignatureInvalid, ScopeMissing
     │   ├── MalformedRequest   ── EmptyBody
+    │   ├── RequestTimeout
     │   ├── InvalidRequest     ── ClassIndexOutOfRange, UnknownLabel, InvalidInput,
     │   │                         InvalidExpression
     │   ├── UnsupportedMediaType, UnreadableImage, CorruptImage
@@ -17,7 +18,7 @@
     │   ├── ModelUnavailable, ModelLoading
     │   └── NotExplainable, ShapeMismatch
     ├── ServiceError           the service cannot do it now
-    │   ├── RateLimited
+    │   ├── RateLimited, TooManyConnections, ShuttingDown
     │   └── QueueFull, QueueUnavailable, NoWorker, DeadlineExceeded, WaitExceeded, DeadLettered
     └── Failure                an error that happened in another process, carried by its code
 
@@ -68,12 +69,15 @@ __all__ = [
     "QueueUnavailable",
     "RateLimited",
     "RequestError",
+    "RequestTimeout",
     "ScopeMissing",
     "ServiceError",
     "ShapeMismatch",
+    "ShuttingDown",
     "SignatureInvalid",
     "TooLarge",
     "TooLargeForDevice",
+    "TooManyConnections",
     "UnknownLabel",
     "UnknownName",
     "UnreadableImage",
@@ -100,6 +104,7 @@ class ErrorCode(StrEnum):
     SCOPE_MISSING = "scope_missing"
     MALFORMED_REQUEST = "malformed_request"
     EMPTY_BODY = "empty_body"
+    REQUEST_TIMEOUT = "request_timeout"
     INVALID_REQUEST = "invalid_request"
     INVALID_INPUT = "invalid_input"
     CLASS_INDEX_OUT_OF_RANGE = "class_index_out_of_range"
@@ -129,6 +134,8 @@ class ErrorCode(StrEnum):
     NOT_EXPLAINABLE = "not_explainable"
     SHAPE_MISMATCH = "shape_mismatch"
     RATE_LIMITED = "rate_limited"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    SHUTTING_DOWN = "shutting_down"
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     NO_WORKER = "no_worker"
@@ -213,6 +220,18 @@ class EmptyBody(MalformedRequest):
         self, detail: str = "the request has no body: send an image, a form or a JSON document"
     ) -> None:
         super().__init__(detail)
+
+
+class RequestTimeout(RequestError):
+    """The request did not come to its end in time."""
+
+    code = ErrorCode.REQUEST_TIMEOUT
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(
+            f"the rest of the request did not come within {limit_s:g} s: send it again, whole",
+            limit=limit_s,
+        )
 
 
 class InvalidRequest(RequestError):
@@ -478,6 +497,30 @@ class RateLimited(ServiceError):
             f"{math.ceil(retry_after_s)} s, or ask the operator for more",
             limit=limit,
             retry_after_s=math.ceil(retry_after_s * 1000) / 1000,
+        )
+
+
+class TooManyConnections(ServiceError):
+    code = ErrorCode.TOO_MANY_CONNECTIONS
+
+    def __init__(self, limit: int, retry_after_s: int = 1) -> None:
+        super().__init__(
+            f"{limit} connections are open, as many as this process serves; try again in "
+            f"{retry_after_s} s, and keep fewer of them",
+            limit=limit,
+            retry_after_s=retry_after_s,
+        )
+
+
+class ShuttingDown(ServiceError):
+    """This front end stops before the answer is there; another one, or the next, gives it."""
+
+    code = ErrorCode.SHUTTING_DOWN
+
+    def __init__(self, retry_after_s: int = 1) -> None:
+        super().__init__(
+            f"this front end is being stopped or replaced; try again in {retry_after_s} s",
+            retry_after_s=retry_after_s,
         )
 
 

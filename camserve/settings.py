@@ -150,8 +150,26 @@ class Settings(BaseSettings):
     warm_up_every_s: Seconds = Field(
         30, description="How often a worker repeats its warm-up explanation, between batches."
     )
+    shutdown_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0,
+        description="How long a stopping API still accepts calls while `/readyz` says 503, so that "
+        "load balancers leave first.",
+    )
+    keep_alive_s: Seconds = Field(
+        75,
+        description="How long an idle connection is kept; longer than a load balancer in front "
+        "keeps it.",
+    )
+    stall_s: Seconds = Field(
+        30,
+        description="How long the head of a request may take, its body stand still, or its answer "
+        "be left unread.",
+    )
 
     # how much
+    max_connections: Count = Field(
+        1000, description="Connections that an API process serves at once; more get 503."
+    )
     queue_depth: Count = Field(256, description="Waiting jobs a model before 429.")
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None,

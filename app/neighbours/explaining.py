@@ -9,10 +9,11 @@ from typing import Final
 from app.outcomes import answering, outcome
 from app.results import Finished, finished
 from app.state import AppState
+from app.stopping import Stage
 from app.submission import submit
 from app.uploads import Arrival
 from camserve.contracts.requests import ExplanationRequest
-from camserve.errors import WaitExceeded
+from camserve.errors import ShuttingDown, WaitExceeded
 from camserve.tracing import stage
 
 __all__ = ["explained"]
@@ -36,7 +37,8 @@ async def explained(
     """The finished explanation, while its answer is made.
 
     form: media type of the answer. Raises what `submit` raises, what the explanation failed with,
-    and WaitExceeded if it outlasts the server's wait: it goes on, and can be fetched.
+    and WaitExceeded (or ShuttingDown) if it outlasts the wait of the server: it goes on, and can be
+    fetched.
     """
     submission = await submit(
         state,
@@ -49,5 +51,7 @@ async def explained(
     record = await outcome(state, submission)
     with answering(record), stage("present"):
         if not record.is_terminal:
+            if state.stopping.has_reached(Stage.LATE):
+                raise ShuttingDown
             raise WaitExceeded(state.settings.sync_wait_s, _OTHERWISE)
         yield await finished(state, record)

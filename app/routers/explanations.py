@@ -62,7 +62,7 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
             "links": LINKS_OF_EXPLANATION,
             "headers": header("Location", "Preference-Applied", *CACHING, "Server-Timing"),
         },
-        **problems(400, 404, 406, 409, 413, 415, 422, 429, 500, 503, 504),
+        **problems(400, 404, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={
         "requestBody": request_body(

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from app.messages import json_response
 from app.state import State
+from app.stopping import Stage
 from camserve.contracts.cards import WorkerStatus
 from camserve.contracts.readiness import Readiness, WorkerReadiness, WorkerReadinessState
 from camserve.errors import QueueUnavailable
@@ -41,6 +42,8 @@ async def livez() -> Response:
 async def readyz(request: Request, state: State) -> Response:
     """200 if Redis answers and a live worker has run its warm-up explanation lately.
 
+    503 also from the moment on at which this front end is told to stop: it still answers, and who
+    sends it more is to send it elsewhere.
     A worker that died or hangs counts no more once its heartbeats have ended for
     `CAMSERVE_WORKER_STALE_S`; one whose device fails restarts, and counts again when it explains.
     Where there are API keys, only who sends one is told about each worker.
@@ -53,14 +56,17 @@ async def readyz(request: Request, state: State) -> Response:
         return json_response(away, 503, _NO_STORE)
     proven = sum(worker.is_proven(lasts_s) for worker in workers)
     is_told_more = state.settings.api_keys_file is None or request.state.caller is not None
+    reason = None if proven else _reason(workers, lasts_s)
+    if state.stopping.has_reached(Stage.LEAVING):
+        reason = "this front end is being stopped"
     found = Readiness(
-        ready=proven > 0,
+        ready=reason is None,
         redis=True,
         workers=proven,
-        reason=None if proven else _reason(workers, lasts_s),
+        reason=reason,
         found=tuple(_readiness(one, lasts_s) for one in workers) if is_told_more else (),
     )
-    return json_response(found, 200 if proven else 503, _NO_STORE)
+    return json_response(found, 200 if found.ready else 503, _NO_STORE)
 
 
 def _reason(workers: Sequence[WorkerStatus], lasts_s: float) -> str:

@@ -40,7 +40,7 @@ _EXAMPLE: dict[str, Any] = {
     response_model=Explanations,
     responses={
         200: {"description": "One entry for each map.", "headers": header("Location")},
-        **problems(400, 404, 409, 413, 415, 422, 429, 500, 503, 504),
+        **problems(400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={"requestBody": json_body(InstancesRequest, _EXAMPLE)},
 )
@@ -89,7 +89,7 @@ async def kserve_explain(
     summary="Predict (KServe V1)",
     response_model=Predictions,
     response_description="One entry for each instance.",
-    responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+    responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra={
         "requestBody": json_body(InstancesRequest, {"instances": [{"b64": GRAY_PIXEL}]})
     },

@@ -60,7 +60,7 @@ _EXPLAIN: Final[dict[str, Any]] = {
     "outputs": [{"name": "map"}, {"name": "score"}],
 }
 _INFER: Final[dict[str, Any]] = {"inputs": [_PICTURE]}
-_STATUSES: Final = (400, 404, 409, 413, 415, 422, 429, 500, 503, 504)
+_STATUSES: Final = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 
 
 @router.post(
@@ -123,7 +123,7 @@ async def open_inference_explain(
             "content": binary(OCTETS),
             "headers": header(HEADER),
         },
-        **problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+        **problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={"requestBody": json_body(InferenceRequest, _INFER, OCTETS)},
 )

@@ -40,7 +40,7 @@ Asked = TypeVar("Asked", bound=BaseModel)
     summary="Repository index",
     response_description="A line for each model.",
     response_model=RepositoryIndex,
-    responses=problems(400, 413, 415, 422, 503),
+    responses=problems(400, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": json_body(RepositoryQuery, {"ready": True}, required=False)},
 )
 async def repository_index(request: Request, state: State) -> Response:
@@ -60,7 +60,7 @@ async def repository_index(request: Request, state: State) -> Response:
     summary="Load (Open Inference)",
     response_description="Resident on every live worker that serves it.",
     response_model=ModelLoaded,
-    responses=problems(400, 404, 413, 415, 422, 503, 504),
+    responses=problems(400, 404, 408, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": json_body(RepositoryLoad, {}, required=False)},
 )
 async def repository_load(request: Request, model: Name, state: State) -> Response:
@@ -83,7 +83,7 @@ async def repository_load(request: Request, model: Name, state: State) -> Respon
     summary="Unload (Open Inference)",
     response_description="Resident nowhere.",
     response_model=ModelUnloaded,
-    responses=problems(400, 404, 413, 415, 422, 503, 504),
+    responses=problems(400, 404, 408, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": json_body(RepositoryUnload, {}, required=False)},
 )
 async def repository_unload(request: Request, model: Name, state: State) -> Response:

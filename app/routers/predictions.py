@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
             "description": "What the model says of each input.",
             "headers": header("Server-Timing"),
         },
-        **problems(400, 404, 406, 413, 415, 422, 429, 500, 503, 504),
+        **problems(400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={
         "requestBody": request_body(PredictionRequest, {"inputs": [GRAY_PICTURE], "top": 3}),

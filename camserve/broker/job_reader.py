@@ -35,6 +35,7 @@ class JobReader:
         self._redis = redis
         self._options = options
         self._notifications = Notifications(redis, keys.DONE, keys.NEWS, keys.DELIVERIES)
+        self._waits_are_over = False
 
     async def start(self) -> None:
         """Subscribes to the news of jobs. Does not fail when the server is away."""
@@ -86,19 +87,20 @@ class JobReader:
         Woken by a notification, and if all are lost by a look of its own every `fallback_look_s`.
         A job that is missing before its deadline was lost with the server: enqueue it again.
         Outlasts an outage of the server; raises QueueUnavailable if it still lasts at the end.
+        After `end_waits` its time is up, whatever it was.
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + timeout_s
         with self._notifications.listening(job_id, keys.DONE) as news:
             while True:
-                left_s = end_s - loop.time()
+                left_s = 0.0 if self._waits_are_over else end_s - loop.time()
                 news.clear()
                 try:
                     # A server that hangs must not hold the caller for a whole socket timeout.
                     async with asyncio.timeout(max(left_s, self._options.fallback_look_s)):
                         record = await self._look(job_id)
                 except (QueueUnavailable, TimeoutError) as error:
-                    if end_s <= loop.time():
+                    if self._waits_are_over or end_s <= loop.time():
                         raise QueueUnavailable from error
                 else:
                     if record is None or record.is_terminal or left_s <= 0:
@@ -107,6 +109,11 @@ class JobReader:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await news.wait()
+
+    def end_waits(self) -> None:
+        """For a front end that stops: whoever waits, or will, has the job as it is."""
+        self._waits_are_over = True
+        self._notifications.wake_all()
 
     def answered(self, command_id: str) -> AbstractContextManager[asyncio.Event]:
         """An event that is set when a worker may have answered a command."""

@@ -63,6 +63,10 @@ class Notifications:
                 if not waiters:
                     del self._waiters[channel, job_id]
 
+    def wake_all(self) -> None:
+        """Have everybody look for themselves."""
+        self._wake(*self._waiters)
+
     async def _stay_subscribed(self) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
@@ -89,7 +93,7 @@ class Notifications:
                     # Also after a reconnection that redis-py made by itself.
                     if message["channel"].decode() == self._channels[-1]:
                         self._confirmed.set()  # they are confirmed in the order of the request
-                    self._wake(*self._waiters)
+                    self.wake_all()
                 elif message["type"] == "message":
                     self._wake((message["channel"].decode(), message["data"].decode()))
 

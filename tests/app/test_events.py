@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from app.main import create_app
+from app.stopping import Stage
 from camserve.broker import (
     Begun,
     JobQueue,
@@ -61,7 +62,7 @@ async def served_front(redis_url: str, **settings: Any) -> AsyncIterator[tuple[F
             await front.publish()
             yield front, app
     finally:
-        app.state.stopping.set()
+        app.state.stopping.enter(Stage.DRAINING)
         server.should_exit = True
         await running
 
@@ -224,7 +225,7 @@ async def test_a_server_that_stops_lets_its_streams_end(redis_url: str) -> None:
         href = await accepted(front)
         async with stream(front, href) as events:
             queued = await anext(events)
-            app.state.stopping.set()
+            app.state.stopping.enter(Stage.DRAINING)
             with pytest.raises(StopAsyncIteration):
                 await anext(events)
     async with served_front(redis_url) as (front, _), stream(front, href, queued.id) as events:

@@ -75,6 +75,11 @@ class Serve:
             if text in line:
                 return line
 
+    def rest(self) -> str:
+        """What came since the last line that was waited for; only once it has ended."""
+        self._reader.join(30)
+        return "".join(filter(None, self._queue.queue))
+
     def family(self) -> list[psutil.Process]:
         """This process and all below it, the private server included."""
         return [
@@ -214,6 +219,24 @@ def test_a_supervisor_that_dies_beside_a_hung_child_is_replaced(
     _, alive = psutil.wait_procs([child], timeout=30)
     assert not alive
     assert serve.explain().content.startswith(b"\x89PNG")
+
+
+def test_a_second_ctrl_c_waits_for_nothing(
+    tmp_path: Path, models: Path, serves: list[Serve]
+) -> None:
+    serve = Serve(tmp_path, models, CAMSERVE_DRAIN_S="1000")
+    serves.append(serve)
+    serve.wait_for("worker ready")
+    family = serve.family()
+    (child,) = [p for p in family if "workers.child" in " ".join(p.cmdline())]
+    child.suspend()
+    serve.process.send_signal(signal.SIGINT)
+    serve.wait_for("is stopping; what is running is finished first")
+    serve.process.send_signal(signal.SIGINT)
+    assert serve.process.wait(60) == 0
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    assert "frozen" not in serve.rest()  # which would have ended it, too
 
 
 def test_a_public_address_without_keys_is_refused(tmp_path: Path) -> None:
