@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-__all__ = ["unless_abandoned"]
+from app.state import AppState
+from app.submission import Submission
+from camserve.errors import DeadlineExceeded, QueueUnavailable, ShuttingDown
+
+__all__ = ["taken_along", "unless_abandoned"]
 
 Result = TypeVar("Result")
 
@@ -30,6 +36,18 @@ async def unless_abandoned(request: Request, work: Coroutine[Any, Any, Result]) 
         leaving.cancel()
         working.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+@asynccontextmanager
+async def taken_along(state: AppState, submission: Submission) -> AsyncIterator[None]:
+    """While a job is waited for by somebody without whom nobody wants it: it is canceled if the
+    wait is, or ends at the job's deadline or with this front end."""
+    try:
+        yield
+    except (asyncio.CancelledError, DeadlineExceeded, ShuttingDown):
+        with contextlib.suppress(QueueUnavailable):
+            await state.queue.cancel(submission.job_id)
+        raise
 
 
 async def _leaves(request: Request) -> None:

@@ -152,6 +152,7 @@ class Catalog:
             time_to_deadline_ms=round(limit_s * 1000),
             payload=b"",
             document=job.model_dump_json().encode(),
+            measured=False,
         )
         began_s = time.monotonic()
         record = await self._queue.wait(job_id, limit_s)

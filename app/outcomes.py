@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from fastapi import Request
+
+from app.abandonment import taken_along, unless_abandoned
 from app.representations import explanation_href
 from app.results import failure_of
 from app.state import AppState
@@ -17,12 +21,28 @@ __all__ = ["answering", "outcome"]
 
 
 async def outcome(
-    state: AppState, submission: Submission, patience_s: float | None = None
+    state: AppState, request: Request, submission: Submission, patience_s: float | None = None
 ) -> JobRecord:
     """The job once its client has waited long enough, which began before it was a job.
 
-    patience_s: what the client asked for, within the server's limit, which is the default.
+    A client that hangs up meanwhile takes its job along, if it was for nobody else. patience_s:
+    what it asked for, within the server's limit, which is the default. Raises QueueUnavailable;
+    ClientDisconnect for a client that has gone.
     """
+    waiting = _waited(state, submission, patience_s)
+    if patience_s != 0 and submission.is_for_one_client:
+        waiting = _alone(state, submission, waiting)
+    return await unless_abandoned(request, waiting)
+
+
+async def _alone(
+    state: AppState, submission: Submission, waiting: Coroutine[Any, Any, JobRecord]
+) -> JobRecord:
+    async with taken_along(state, submission):
+        return await waiting
+
+
+async def _waited(state: AppState, submission: Submission, patience_s: float | None) -> JobRecord:
     until_s = submission.arrived_s + (
         state.settings.sync_wait_s if patience_s is None else patience_s
     )

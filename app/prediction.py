@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.abandonment import taken_along
 from app.admission import Admission, admit, prepared, until
 from app.inputs import PreparedInput
 from app.rankings import check_top
@@ -57,12 +58,8 @@ async def predicted(
     inputs = await prepared(state, arrival, admission, drawn=False)
     submission = await _submission(state, arrival, admission, inputs, request_id)
     prepare_s = asyncio.get_running_loop().time() - arrival.arrived_s
-    try:
+    async with taken_along(state, submission):
         record, buffer = await _outcome(state, submission)
-    except (asyncio.CancelledError, DeadlineExceeded, ShuttingDown):
-        with contextlib.suppress(QueueUnavailable):
-            await state.queue.cancel(submission.job_id)  # nobody wants it any more
-        raise
     with contextlib.suppress(QueueUnavailable):  # else it goes at the end of its life
         await state.queue.discard(record.id)
     result = PredictionResult.model_validate_json(metadata_of(buffer))

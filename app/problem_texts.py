@@ -223,8 +223,9 @@ ADVICE: dict[ErrorCode, str] = {
         "there is an `explanation`, it goes on and can be fetched there."
     ),
     ErrorCode.QUEUE_FULL: (
-        "More explanations wait for this model than the service allows. Send the request again "
-        "after `retry_after_s`, or add workers."
+        "More explanations of this `priority` wait for this model than the service allows. In "
+        "about `retry_after_s` those that go before yours are done: send the request again then. "
+        "The operator can add workers, or set CAMSERVE_QUEUE_DEPTH and CAMSERVE_BULK_QUEUE_DEPTH."
     ),
     ErrorCode.QUEUE_UNAVAILABLE: (
         "The front end cannot reach Redis. Nothing that was accepted is lost; send the request "

@@ -49,6 +49,12 @@ class Submission:
     owner: str
     fingerprint: str | None
 
+    @property
+    def is_for_one_client(self) -> bool:
+        """Whether nobody but the one who sent it can want its result: a key says that somebody may
+        come back for it, a webhook that somebody is told."""
+        return self.idempotency_key is None and self.job.webhook is None
+
 
 def digested(job: Job, tensors: dict[str, NDArray[Any]]) -> tuple[Job, bytes]:
     """The job with the digest of its payload, and the payload. Runs in a thread."""

@@ -525,12 +525,16 @@ class ShuttingDown(ServiceError):
 
 
 class QueueFull(ServiceError):
+    """retry_after_s: in what time, to the millisecond, those that are before it will be done."""
+
     code = ErrorCode.QUEUE_FULL
 
-    def __init__(self, model: str, depth: int, retry_after_s: int) -> None:
+    def __init__(self, model: str, priority: str, depth: int, retry_after_s: float) -> None:
         super().__init__(
-            f"{depth} jobs are waiting for model {model!r}; try again in {retry_after_s} s",
+            f"{depth} {priority} jobs are waiting for model {model!r}; they will be done in about "
+            f"{math.ceil(retry_after_s)} s: try again then",
             limit=depth,
+            priority=priority,
             retry_after_s=retry_after_s,
         )
 

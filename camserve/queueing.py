@@ -13,6 +13,7 @@ def queue_options(settings: Settings) -> QueueOptions:
         lease_s=settings.lease_s,
         max_attempts=settings.max_attempts,
         depth_cap=settings.queue_depth,
+        bulk_depth_cap=settings.bulk_queue_depth,
         dead_letter_cap=settings.dead_letters,
         dead_letter_ttl_s=settings.dead_letter_ttl_s,
         job_ttl_s=settings.job_ttl_s,

@@ -90,12 +90,13 @@ def test_settings_do_not_change() -> None:
 def test_the_queue_is_set_up_by_them() -> None:
     settings = Settings(
         lease_s=1, max_attempts=2, queue_depth=3, job_ttl_s=4, job_time_limit_s=5,
-        load_time_limit_s=6, dead_letters=7, dead_letter_ttl_s=8,
+        load_time_limit_s=6, dead_letters=7, dead_letter_ttl_s=8, bulk_queue_depth=9,
     )  # fmt: skip
     options = queue_options(settings)
     assert (options.lease_s, options.max_attempts, options.depth_cap) == (1, 2, 3)
     assert (options.job_ttl_s, options.job_time_limit_s) == (4, 11)
     assert (options.dead_letter_cap, options.dead_letter_ttl_s) == (7, 8)
+    assert options.bulk_depth_cap == 9
 
 
 def spelt(value: Any) -> str:

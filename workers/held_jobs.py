@@ -109,7 +109,8 @@ class HeldJobs:
         await asyncio.gather(*map(self.commit, begun, outcomes))
 
     async def drop_unwanted(self, work: Sequence[tuple[Begun, Work]]) -> list[tuple[Begun, Work]]:
-        """The jobs that somebody still waits for; canceled and closed ones leave our hands."""
+        """The jobs that somebody still waits for; those that are canceled, closed or past their
+        deadline leave our hands."""
         try:
             gone = await asyncio.gather(*(self._queue.is_canceled(job) for job, _ in work))
         except QueueUnavailable:
@@ -117,8 +118,18 @@ class HeldJobs:
         for (job, _), unwanted in zip(work, gone, strict=True):
             if unwanted:
                 logger.info("nobody waits for a job any more", job_id=job.job_id)
-                await self.commit(job, b"")  # closes one whose cancel was asked for
+                await self._drop(job)
         return [one for one, unwanted in zip(work, gone, strict=True) if not unwanted]
+
+    async def _drop(self, begun: Begun) -> None:
+        try:
+            await self._queue.drop(begun)
+        except QueueUnavailable:
+            logger.warning("Redis is away: the reaper closes a job", job_id=begun.job_id)
+        except Exception:
+            logger.exception("Redis refused the end of a job", job_id=begun.job_id)
+        finally:
+            self._held.pop(begun.job_id, None)
 
 
 def _log_end(begun: Begun, outcome: Outcome, *, committed: bool) -> None:

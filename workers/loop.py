@@ -67,7 +67,6 @@ class WorkerLoop:
             self._proof,
             worker=worker,
             device=device,
-            batch_limit=settings.max_batch,
         )
         self._residency = Residency(repository.entries, device, settings, self._presence.publish)
         self._held = HeldJobs(queue)

@@ -34,14 +34,12 @@ class Presence:
         *,
         worker: str,
         device: str,
-        batch_limit: int,
     ) -> None:
         self._registry = registry
         self._repository = repository
         self._proof = proof
         self._worker = worker
         self._device = device
-        self._batch_limit = batch_limit
         self._measured = Measured()
         self._cards: dict[str, ResolvedCard] = {}
         self._unpublished: set[str] = set()
@@ -101,10 +99,6 @@ class Presence:
         known = await self._registry.heartbeat(
             self._worker,
             status.model_dump_json().encode(),
-            service_time_ms={
-                name: self._measured.average_ms(name) for name in self._repository.names
-            },
-            batch_limit=self._batch_limit,
         )
         if not known:  # first heartbeat, or the server lost its data: it needs the cards again
             await self.publish_all()

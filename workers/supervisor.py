@@ -157,12 +157,7 @@ class Supervisor:
                 "p50_ms": {},
             }
         )
-        await registry.heartbeat(
-            worker,
-            status.model_dump_json().encode(),
-            service_time_ms=record.service_time_ms,
-            batch_limit=record.batch_limit,
-        )
+        await registry.heartbeat(worker, status.model_dump_json().encode())
 
     def _signal_all(self, number: signal.Signals) -> None:
         for child in self._children.values():

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from fastapi import Request
+
+from app.guard import caller_name
 from app.outcomes import answering, outcome
 from app.results import Finished, finished
 from app.state import AppState
@@ -26,29 +29,28 @@ _OTHERWISE: Final = (
 
 @asynccontextmanager
 async def explained(
+    request: Request,
     state: AppState,
     arrival: Arrival[ExplanationRequest],
     *,
     form: str,
     idempotency_key: str | None,
-    owner: str,
-    request_id: str | None,
 ) -> AsyncIterator[Finished]:
     """The finished explanation, while its answer is made.
 
     form: media type of the answer. Raises what `submit` raises, what the explanation failed with,
     and WaitExceeded (or ShuttingDown) if it outlasts the wait of the server: it goes on, and can be
-    fetched.
+    fetched. A client that hangs up before takes it along, if it is for nobody else.
     """
     submission = await submit(
         state,
         arrival,
         form=form,
         idempotency_key=idempotency_key,
-        owner=owner,
-        request_id=request_id,
+        owner=caller_name(request),
+        request_id=request.state.request_id,
     )
-    record = await outcome(state, submission)
+    record = await outcome(state, request, submission)
     with answering(record), stage("present"):
         if not record.is_terminal:
             if state.stopping.has_reached(Stage.LATE):

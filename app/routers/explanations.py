@@ -92,13 +92,15 @@ async def explain(
     Send JSON, a form (`-F model=shapes -F input=@cat.jpg`), or the raw file with the options in
     the query string. The answer is JSON with links (default), the maps (`application/x-npy`), both
     in one file (`application/zip`) or the overlays (`image/png`). Waits for the result up to the
-    server's limit; after that, or with `Prefer: respond-async`, answers 202 with a `Location`.
+    server's limit; after that, or with `Prefer: respond-async`, answers 202 with a `Location`. Who
+    hangs up while it waits cancels it, unless it has an `Idempotency-Key` or a `webhook`.
     """
     form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
     submission = await _submitted(request, state, form, idempotency_key)
     prepare_s = asyncio.get_running_loop().time() - submission.arrived_s
-    record = await outcome(state, submission, preference.patience_s(state.settings.sync_wait_s))
+    patience_s = preference.patience_s(state.settings.sync_wait_s)
+    record = await outcome(state, request, submission, patience_s)
     headers = {"Location": explanation_href(record.id)}
     if not record.is_terminal:
         if applied := preference.applied(state.settings.sync_wait_s):

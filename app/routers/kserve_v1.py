@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request, Response
 from app.abandonment import unless_abandoned
 from app.body_documentation import GRAY_PIXEL
 from app.documentation import header, problems
-from app.guard import caller_name
 from app.messages import json_response
 from app.negotiation import JSON
 from app.neighbours.documentation import json_body
@@ -60,12 +59,11 @@ async def kserve_explain(
     read = await state.on_pictures(partial(explanation_request, model, body, state.settings))
     del body
     async with explained(
+        request,
         state,
         Arrival(*read, arrived_s),
         form=JSON,
         idempotency_key=idempotency_key,
-        owner=caller_name(request),
-        request_id=request.state.request_id,
     ) as done:
         card = await state.catalog.find(model)
         signer = await state.signer()

@@ -11,7 +11,6 @@ from pydantic import WithJsonSchema
 from app.abandonment import unless_abandoned
 from app.body_documentation import GRAY_PIXEL
 from app.documentation import binary, header, problems
-from app.guard import caller_name
 from app.negotiation import JSON, NPY
 from app.neighbours.documentation import json_body
 from app.neighbours.explaining import explained
@@ -97,12 +96,11 @@ async def open_inference_explain(
     chosen = asked.chosen(tuple(EXPLAIN_OUTPUTS))
     read = explanation_request(model, asked, state.settings)
     async with explained(
+        request,
         state,
         Arrival(*read, arrived_s),
         form=NPY if "map" in chosen else JSON,
         idempotency_key=idempotency_key,
-        owner=caller_name(request),
-        request_id=request.state.request_id,
     ) as done:
         card = await state.catalog.find(model)
 

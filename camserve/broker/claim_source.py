@@ -53,7 +53,7 @@ class ClaimSource:
         if not models:
             return []
         lanes = self._lanes if redelivered else self._fresh
-        claims = [] if self._reserve else await self._take(self._by_turns(models), lanes, limit)
+        claims = await self._take(self._by_turns(models), self._before_reserve(lanes), limit)
         if not claims:
             first = await self._first(models, lanes, block_s)
             claims = [first] if first else []
@@ -78,6 +78,13 @@ class ClaimSource:
         looks = (call("waiting", [keys.prefix(model)], *lanes) for model in models)
         return any(await execute(self._redis, *looks))
 
+    def _before_reserve(self, lanes: Sequence[str]) -> Sequence[str]:
+        """The lanes that go before what waits in the reserve: those of a higher rank."""
+        if not self._reserve:
+            return lanes
+        first = keys.RANKS.index(keys.rank(self._reserve[0].lane))
+        return [lane for lane in lanes if keys.RANKS.index(keys.rank(lane)) < first]
+
     def _by_turns(self, models: Sequence[str]) -> list[str]:
         """The model after the last served one first, lest a busy model starves the others."""
         if self._last_served is None or self._last_served not in models:
@@ -95,6 +102,8 @@ class ClaimSource:
         return await self._block(models, lanes, min(block_s, LONGEST_BLOCK_S))
 
     async def _take(self, models: Sequence[str], lanes: Sequence[str], limit: int) -> list[Claim]:
+        if not lanes:
+            return []
         (found,) = await execute(
             self._redis,
             call(

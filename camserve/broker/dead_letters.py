@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 from camserve.broker import keys
 from camserve.broker.id_lists import each, known_models, newest_before
 from camserve.broker.job_ids import model_of
-from camserve.broker.job_queue import JobQueue
+from camserve.broker.job_queue import full_line
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Priority
 from camserve.broker.scripts import call, execute
 from camserve.contracts.states import State
-from camserve.errors import DeadLetterNotFound, NotReplayable, QueueFull
+from camserve.errors import DeadLetterNotFound, NotReplayable
 
 __all__ = ["DeadLetter", "DeadLetters", "LetterPage", "LostAttempt"]
 
@@ -71,7 +71,6 @@ class DeadLetters:
     def __init__(self, redis: Redis, options: QueueOptions) -> None:
         self._redis = redis
         self._options = options
-        self._queue = JobQueue(redis, options)
 
     async def page(
         self, limit: int, *, model: str | None = None, cursor: str | None = None
@@ -103,6 +102,7 @@ class DeadLetters:
         document: bytes,
         listed: bool,
         delivery_life_ms: int | None,
+        measured: bool = True,
     ) -> str:
         """A new job from the payload of a dead one, with as much time; returns its id.
 
@@ -113,7 +113,7 @@ class DeadLetters:
         prefix, options = keys.prefix(letter.model), self._options
         to_deadline_ms = letter.deadline_ms - letter.created_ms
         noted_ms = to_deadline_ms + options.job_ttl_ms + options.lease_ms + (delivery_life_ms or 0)
-        _, (outcome, answered_by, depth) = await execute(
+        _, (outcome, *said) = await execute(
             self._redis,
             call("note", [keys.QUEUES], letter.model, noted_ms),
             call(
@@ -121,10 +121,11 @@ class DeadLetters:
                 [prefix],
                 *(letter.id, job_id, letter.priority.value),
                 keys.lane(letter.priority.value, letter.execution),
-                *(to_deadline_ms, document, options.job_ttl_ms, options.depth_cap),
+                *(to_deadline_ms, document, options.job_ttl_ms, options.cap_of(letter.priority)),
                 secrets.token_hex(8),
                 options.recent_cap if listed else "",
                 "" if delivery_life_ms is None else delivery_life_ms,
+                1 if measured else "",
             ),
         )
         match outcome:
@@ -133,8 +134,8 @@ class DeadLetters:
             case b"gone":
                 raise NotReplayable(letter.id)
             case b"full":
-                raise QueueFull(letter.model, depth, await self._queue.retry_after_s(letter.model))
-        return str(answered_by.decode())
+                raise full_line(letter.model, letter.priority, said)
+        return str(said[0].decode())
 
     async def remove(self, job_id: str) -> int:
         """Forgets one letter, with what its job was given; 0 if there is none (any more). Raises

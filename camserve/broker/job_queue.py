@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-
-from redis.asyncio import Redis
 
 from camserve.broker import failures, keys
 from camserve.broker.devices import AUTO
 from camserve.broker.job_ids import model_of
 from camserve.broker.job_reader import JobReader, model_or_none
-from camserve.broker.options import QueueOptions
 from camserve.broker.records import Enqueued, JobRecord, Priority
-from camserve.broker.registry import Registry
 from camserve.broker.scripts import Command, call, execute
 from camserve.errors import IdempotencyConflict, QueueFull
 
-__all__ = ["JobQueue"]
+__all__ = ["JobQueue", "full_line"]
 
-_LONGEST_RETRY_AFTER_S = 60
 _NO_ATTACHMENTS: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -30,10 +24,6 @@ class JobQueue(JobReader):
 
     All methods raise QueueUnavailable when the server is away.
     """
-
-    def __init__(self, redis: Redis, options: QueueOptions) -> None:
-        super().__init__(redis, options)
-        self._registry = Registry(redis, options)
 
     async def enqueue(
         self,
@@ -50,6 +40,7 @@ class JobQueue(JobReader):
         execution: str = AUTO,
         listed: bool = False,
         delivery_life_ms: int | None = None,
+        measured: bool = True,
     ) -> Enqueued:
         """Accepts a job, once: the same id, or the same idempotency key, is the same job.
 
@@ -60,8 +51,9 @@ class JobQueue(JobReader):
         execution: which workers may claim it, as EXECUTION spells it; if none ever does it expires.
         listed: whether `RecentJobs` shows it.
         delivery_life_ms: how long after its end `Deliveries` may hand it out; None: not at all.
-        Raises ValueError (malformed id or execution), QueueFull, and IdempotencyConflict when the
-        key came with another fingerprint before.
+        measured: whether the time that it takes tells how fast jobs of the model are done.
+        Raises ValueError (malformed id or execution), QueueFull (the line of its priority), and
+        IdempotencyConflict when the key came with another fingerprint before.
         """
         model = model_of(job_id)
         prefix = keys.prefix(model)
@@ -91,15 +83,17 @@ class JobQueue(JobReader):
                 "enqueue",
                 [prefix, staged, staged_attachments],
                 *(job_id, priority.value, lane, time_to_deadline_ms, document),
-                *(self._options.job_ttl_ms, self._options.depth_cap, nonce),
+                *(self._options.job_ttl_ms, self._options.cap_of(priority), nonce),
                 *(owned_key, fingerprint or ""),
                 self._options.recent_cap if listed else "",
                 "" if delivery_life_ms is None else delivery_life_ms,
+                1 if measured else "",
             )
         )
-        *_, (outcome, answered_by, depth) = await execute(self._redis, *commands)
+        *_, (outcome, *said) = await execute(self._redis, *commands)
         if outcome == b"full":
-            raise QueueFull(model, depth, await self._retry_after_s(model, depth))
+            raise full_line(model, priority, said)
+        answered_by = said[0]
         if outcome == b"conflict":
             raise IdempotencyConflict(idempotency_key or "")
         return Enqueued(answered_by.decode(), duplicate=outcome == b"duplicate")
@@ -128,10 +122,6 @@ class JobQueue(JobReader):
         (gone,) = await execute(self._redis, call("discard", [keys.prefix(model)], job_id))
         return bool(gone)
 
-    async def retry_after_s(self, model: str) -> int:
-        """When a refused caller might try again: 1 to 60 s, by the depth and the workers' pace."""
-        return await self._retry_after_s(model, await self.depth(model))
-
     async def reap(self) -> int:
         """Closes jobs past their deadline, also of models that no worker serves.
 
@@ -158,6 +148,8 @@ class JobQueue(JobReader):
         )
         return sum(closed)
 
-    async def _retry_after_s(self, model: str, depth: int) -> int:
-        seconds = await self._registry.seconds_for(model, depth)
-        return min(max(math.ceil(seconds), 1), _LONGEST_RETRY_AFTER_S)
+
+def full_line(model: str, priority: Priority, said: Sequence[int]) -> QueueFull:
+    """said: how many jobs are in the line, and the milliseconds in which they are done."""
+    line, done_ms = said
+    return QueueFull(model, priority.value, line, done_ms / 1000)

@@ -11,6 +11,7 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:staged:ID:N    a value on its way into in, out or att
     cam:{M}:idem:WHO:KEY   idempotency key of a caller -> "ID\\nfingerprint"
     cam:{M}:deliveries     sorted set of ids of closed jobs by the ms at which news of them are due
+    cam:{M}:pace           hash: how fast its jobs are done; see prelude.lua
     cam:{M}:recent         sorted set of ids of explanations, newest last, capped
     cam:{M}:dead           sorted set of ids of dead letters, newest last, capped
     cam:{M}:letter:ID      hash: what is known of a job that was given up
@@ -30,7 +31,8 @@ Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `jo
 long as a delivery takes that is not settled, always `job_ttl_s` beyond its next attempt; streams
 and the sets of them at least as long as their youngest job; commands and their answers for
 `job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again;
-dead letters, and the sets of them, `dead_letter_ttl_s`. Only cards, workers and the secret stay.
+paces as long as a job; dead letters, and the sets of them, `dead_letter_ttl_s`. Only cards,
+workers and the secret stay.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ __all__ = [
     "lane",
     "lanes",
     "letter",
+    "pace",
     "payload",
     "prefix",
     "rank",
@@ -144,6 +147,10 @@ def staged(model: str, job_id: str, nonce: str) -> str:
 
 def recent(model: str) -> str:
     return f"{prefix(model)}recent"
+
+
+def pace(model: str) -> str:
+    return f"{prefix(model)}pace"
 
 
 def answers(command_id: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from camserve.broker.records import Priority
+
 __all__ = ["QueueOptions"]
 
 
@@ -19,7 +21,9 @@ class QueueOptions:
     max_attempts: int = 3
     """How often a job may begin; then it is dead."""
     depth_cap: int = 256
-    """Open jobs per model; more are refused with QueueFull."""
+    """Open interactive jobs per model; more are refused with QueueFull."""
+    bulk_depth_cap: int = 1024
+    """Open bulk jobs per model; neither line fills that of the other."""
     job_ttl_s: float = 3600.0
     """How long a closed job, its result and its attachments can be read."""
     job_time_limit_s: float = 120.0
@@ -43,6 +47,9 @@ class QueueOptions:
         for field in fields(self):
             if getattr(self, field.name) <= 0:
                 raise ValueError(f"{field.name} must be positive")
+
+    def cap_of(self, priority: Priority) -> int:
+        return self.bulk_depth_cap if priority is Priority.BULK else self.depth_cap
 
     @property
     def lease_ms(self) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from redis.asyncio import Redis
 
@@ -15,8 +12,6 @@ from camserve.broker.scripts import call, execute
 
 __all__ = ["Registry", "WorkerRecord"]
 
-_NOTHING: Mapping[str, float] = MappingProxyType({})
-
 
 @dataclass(frozen=True)
 class WorkerRecord:
@@ -24,10 +19,6 @@ class WorkerRecord:
 
     status: bytes
     """What the worker tells about itself, opaque here."""
-    batch_limit: int
-    """How many jobs it runs at once, at most."""
-    service_time_ms: Mapping[str, float]
-    """Each model it serves, with the mean time of one batch; 0 where none was measured yet."""
     at_ms: int
     """When the heartbeat arrived, by the server's clock."""
     silent_s: float
@@ -60,23 +51,13 @@ class Registry:
         (card,) = await execute(self._redis, ("HGET", keys.CARDS, model))
         return card if isinstance(card, bytes) else None
 
-    async def heartbeat(
-        self,
-        worker_id: str,
-        status: bytes,
-        *,
-        service_time_ms: Mapping[str, float] = _NOTHING,
-        batch_limit: int = 1,
-    ) -> bool:
+    async def heartbeat(self, worker_id: str, status: bytes) -> bool:
         """Says that a worker lives; the server stamps it with its own clock.
 
-        service_time_ms: every model it serves, with the mean time of one batch (0 if not measured).
         Returns False when the server did not know the worker: at its first heartbeat, and after
         the server lost its data, when the cards must be published again.
         """
-        numbers = json.dumps({"batch_limit": batch_limit, "service_time_ms": dict(service_time_ms)})
-        record = numbers.encode() + b"\n" + status
-        (known,) = await execute(self._redis, call("heartbeat", [keys.WORKERS], worker_id, record))
+        (known,) = await execute(self._redis, call("heartbeat", [keys.WORKERS], worker_id, status))
         return bool(known)
 
     async def remove_worker(self, worker_id: str) -> None:
@@ -97,29 +78,12 @@ class Registry:
             if (record := _parse(value, now_ms)).silent_s <= self._options.worker_stale_s
         }
 
-    async def seconds_for(self, model: str, jobs: int) -> float:
-        """How long the live workers need for `jobs` of `model`: jobs x time / (workers x batch).
-
-        Without a worker or a measurement: one job a second.
-        """
-        records = await self.worker_records()
-        return _seconds(jobs, model, records.values())
-
-
-def _seconds(jobs: int, model: str, workers: Iterable[WorkerRecord]) -> float:
-    serving = [worker for worker in workers if model in worker.service_time_ms]
-    measured = [worker.service_time_ms[model] for worker in serving]
-    times_ms = [time_ms for time_ms in measured if time_ms > 0]
-    mean_ms = sum(times_ms) / len(times_ms) if times_ms else 1000.0
-    at_once = sum(worker.batch_limit for worker in serving) or 1
-    return jobs * mean_ms / 1000 / at_once
-
 
 def _parse(value: bytes, now_ms: int) -> WorkerRecord:
-    stamp, numbers, status = value.split(b"\n", 2)
+    stamp, status = value.split(b"\n", 1)
     at_ms = int(stamp)
     silent_s = max(now_ms - at_ms, 0) / 1000  # a failover may set the clock back
-    return WorkerRecord(status=status, at_ms=at_ms, silent_s=silent_s, **json.loads(numbers))
+    return WorkerRecord(status=status, at_ms=at_ms, silent_s=silent_s)
 
 
 def _ms(time: tuple[int, int]) -> int:

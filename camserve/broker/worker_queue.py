@@ -141,6 +141,11 @@ class WorkerQueue:
         """Commits a failure (small JSON with `code` and `detail`); else as `finish`."""
         return await self._commit(begun, State.FAILED, failure=failure)
 
+    async def drop(self, begun: Begun) -> bool:
+        """Closes a job that was begun and not computed, if nobody wants its result any more: its
+        cancel was requested, or its deadline has passed. Else as `finish`, and False."""
+        return await self._commit(begun, State.EXPIRED, failure=failures.EXPIRED.encode())
+
     async def report(self, progress: Sequence[tuple[Begun, int, int]]) -> None:
         """Tells how far jobs are: units done and units in all. Of a job that was lost: nothing."""
         await execute(
@@ -152,13 +157,16 @@ class WorkerQueue:
         )
 
     async def is_canceled(self, begun: Begun) -> bool:
-        """Whether nobody wants the result any more: cancel requested, closed, lost, taken over."""
-        (values,) = await execute(
+        """Whether nobody wants the result any more: cancel requested, past its deadline, closed,
+        lost, taken over."""
+        (seconds, micros), values = await execute(
             self._redis,
+            ("TIME",),
             ("HMGET", keys.job(begun.model, begun.job_id), "state", "owner", "cancel"),
         )
         state, owner, cancel = values
-        return state != b"running" or owner != begun.token.encode() or cancel is not None
+        late = int(seconds) * 1000 + int(micros) // 1000 >= begun.deadline_ms
+        return late or state != b"running" or owner != begun.token.encode() or cancel is not None
 
     async def reclaim(self, models: Sequence[str], limit: int = 1) -> list[Claim]:
         """Puts jobs whose lease ran out back into the queue, for all workers; claims some.

@@ -162,9 +162,7 @@ class Front:
             proof_age_s=fields.pop("proof_age_s", 0.0 if warm else None),
             **fields,
         )
-        await self.registry.heartbeat(
-            worker, status.model_dump_json().encode(), service_time_ms=dict.fromkeys(models, 100.0)
-        )
+        await self.registry.heartbeat(worker, status.model_dump_json().encode())
 
     async def commanded(self, worker: str = "w1") -> CommandReader:
         """A worker's ear for commands, from now on."""

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "dead_letters": "tests/broker/test_dead_letters.py::test_the_oldest_make_room",
     "max_batch": "tests/workers/test_loop.py::test_large_jobs_are_committed_one_by_one",
     "max_connections": "tests/app/test_stalled_clients.py::test_one_connection_too_many",
+    "bulk_queue_depth": "tests/app/test_states.py::test_a_full_bulk_line_refuses_bulk_alone",
     "queue_depth": "tests/app/test_states.py::test_a_full_queue_is_429_and_says_when",
 }
 """Setting: the test at its edge, where that is not here."""

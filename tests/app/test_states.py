@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -166,7 +167,18 @@ async def test_a_full_queue_is_429_and_says_when(redis_url: str) -> None:
         await accepted(front)
         response = await front.post()
         document = problem(response, 429, "queue_full")
-        assert int(response.headers["Retry-After"]) == document["retry_after_s"] >= 1
+        assert (document["limit"], document["priority"]) == (1, "interactive")
+        assert document["retry_after_s"] > 0
+        assert int(response.headers["Retry-After"]) == math.ceil(document["retry_after_s"])
+
+
+async def test_a_full_bulk_line_refuses_bulk_alone(redis_url: str) -> None:
+    async with running_front(redis_url, bulk_queue_depth=1) as front:
+        await front.publish()
+        await accepted(front, priority="bulk")
+        refused = await front.post(params={"priority": "bulk"}, headers=ASYNC)
+        assert problem(refused, 429, "queue_full")["priority"] == "bulk"
+        await accepted(front)
 
 
 async def test_a_job_that_the_server_lost_is_handed_in_again(front: Front) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, QueueOptions, State, WorkerQueue
+from camserve.broker import JobQueue, QueueOptions, State, WorkerQueue, keys
 from tests.broker.conftest import WorkerMaker
 from tests.broker.jobs import MODEL, assert_at_rest, begin_one, claim_one, submit
 
@@ -82,3 +84,48 @@ async def test_a_closed_job_stays_as_it_is(queue: JobQueue, worker: WorkerMaker)
     assert record is not None
     assert (record.state, record.cancel_requested) == (State.SUCCEEDED, False)
     assert await queue.result(job_id) == b"r"
+
+
+async def test_what_is_past_its_deadline_is_dropped_before_it_is_computed(
+    queue: JobQueue, worker: WorkerMaker, redis: Redis
+):
+    """As after a load, which may take minutes: at once, and not when the reaper comes to it."""
+    job_id = await submit(queue, time_to_deadline_ms=3_600_000)
+    w = worker()
+    begun = await begin_one(w)
+    assert not await w.is_canceled(begun)
+    assert not await w.drop(begun), "somebody still wants it"
+    now_ms = int((await redis.time())[0]) * 1000
+    await redis.hset(keys.job(MODEL, job_id), "deadline_ms", now_ms - 1000)
+    late = replace(begun, deadline_ms=now_ms - 1000)
+    assert await w.is_canceled(late)
+    assert await w.drop(late)
+    record = await queue.get(job_id)
+    assert record is not None
+    assert record.state is State.EXPIRED
+    assert json.loads(record.failure or b"")["code"] == "deadline_exceeded"
+    await w.finish(late, b"too late")
+    assert await queue.result(job_id) is None
+    assert await redis.hget(keys.pace(MODEL), "jobs") is None
+    await assert_at_rest(redis)
+
+
+async def test_dropping_a_canceled_job_and_one_that_another_has(
+    queue: JobQueue, worker: WorkerMaker, redis: Redis, options: QueueOptions
+):
+    canceled, lost = await submit(queue), await submit(queue, time_to_deadline_ms=3_600_000)
+    w = worker()
+    first, second = [await begin_one(w) for _ in range(2)]
+    await queue.cancel(canceled)
+    assert await w.drop(first)
+    record = await queue.get(canceled)
+    assert record is not None
+    assert record.state is State.CANCELED
+    assert await WorkerQueue.release_consumer(redis, options, "w1", [MODEL]) == 1
+    heir = await begin_one(worker("heir"))
+    assert heir.job_id == lost
+    await redis.hset(keys.job(MODEL, lost), "deadline_ms", 0)
+    assert not await w.drop(second), "it is not ours any more"
+    record = await queue.get(lost)
+    assert record is not None
+    assert record.state is State.RUNNING

@@ -6,13 +6,11 @@ from redis.asyncio import Redis
 from camserve.broker import (
     JobQueue,
     Priority,
-    QueueOptions,
-    Registry,
     State,
     keys,
     new_job_id,
 )
-from camserve.errors import IdempotencyConflict, QueueFull
+from camserve.errors import IdempotencyConflict
 from tests.broker.conftest import WorkerMaker
 from tests.broker.jobs import MODEL, begin_one, claim_one, submit
 
@@ -94,26 +92,6 @@ async def test_an_idempotency_key_of_a_vanished_job_is_free_again(queue: JobQueu
     first = await submit(queue, idempotency_key="k", fingerprint="f")
     await redis.delete(keys.job(MODEL, first))
     assert await submit(queue, idempotency_key="k", fingerprint="g") != first
-
-
-async def test_a_full_queue_refuses_and_says_when_to_come_back(redis: Redis, worker: WorkerMaker):
-    options = QueueOptions(depth_cap=3)
-    queue, registry = JobQueue(redis, options), Registry(redis, options)
-    for priority in (Priority.BULK, Priority.INTERACTIVE, Priority.BULK):
-        await submit(queue, priority=priority)
-    begun = await begin_one(worker())
-    with pytest.raises(QueueFull) as refused:
-        await submit(queue)
-    # No worker is known: one job a second.
-    assert refused.value.extensions == {"limit": 3, "retry_after_s": 3}
-    await registry.heartbeat("a", b"", service_time_ms={MODEL: 30_000, "other": 1}, batch_limit=4)
-    await registry.heartbeat("b", b"", service_time_ms={MODEL: 10_000}, batch_limit=2)
-    await registry.heartbeat("c", b"", service_time_ms={"other": 1})
-    assert await queue.retry_after_s(MODEL) == 10  # 3 x 20 s / (4 + 2)
-    assert await queue.retry_after_s("other") == 1
-    await submit(queue, model="other")  # the cap is per model
-    assert await worker().finish(begun, b"r")
-    await submit(queue)
 
 
 async def test_a_lost_reply_is_no_duplicate(

@@ -32,7 +32,12 @@ from tests.broker.jobs import assert_at_rest, now_ms
 pytestmark = pytest.mark.anyio
 
 OPTIONS = QueueOptions(
-    lease_s=0.1, fallback_look_s=0.05, depth_cap=12, job_ttl_s=60, reaper_lock_s=0.2
+    lease_s=0.1,
+    fallback_look_s=0.05,
+    depth_cap=12,
+    bulk_depth_cap=8,
+    job_ttl_s=60,
+    reaper_lock_s=0.2,
 )
 MODELS = ["a", "b"]
 JOBS_PER_CLIENT = 12
@@ -168,7 +173,7 @@ class Chaos:
             for model in MODELS:
                 open_jobs, depth = await self.redis.eval(SNAPSHOT, 1, keys.prefix(model))
                 assert open_jobs == depth  # (4)
-                assert depth <= OPTIONS.depth_cap  # (5)
+                assert depth <= OPTIONS.depth_cap + OPTIONS.bulk_depth_cap  # (5)
             await asyncio.sleep(0.01)
 
     def epsilon_ms(self) -> float:

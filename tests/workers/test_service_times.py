@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.service_times import REMEMBERED, SMOOTHING, Measured
+from workers.service_times import REMEMBERED, Measured
 
 TIMES = st.lists(st.floats(0.1, 1e5), min_size=1, max_size=3 * REMEMBERED)
 
@@ -31,8 +31,6 @@ def test_medians_of_the_last_hundred_of_each_kind(
 def test_models_apart_and_none_measured() -> None:
     measured = Measured()
     assert measured.medians() == {}
-    assert measured.average_ms("m") == 0
     measured.learn("m", "explain", 10)
     measured.learn("m", "predict", 20)
-    assert measured.average_ms("m") == pytest.approx(10 + SMOOTHING * 10)
     assert set(measured.medians()) == {"m"}

@@ -44,12 +44,22 @@ local function all_lanes(prefix)
   return lanes
 end
 
-local function depth(prefix)
-  local sum = 0
-  for _, lane in ipairs(all_lanes(prefix)) do
-    sum = sum + redis.call('XLEN', key(prefix, 'stream', lane))
+-- Open jobs of each rank.
+local function depths(prefix)
+  local open = {}
+  for _, rank in ipairs(RANKS) do
+    open[rank] = 0
   end
-  return sum
+  for _, lane in ipairs(all_lanes(prefix)) do
+    local rank = string.match(lane, '^[^@]+')
+    open[rank] = open[rank] + redis.call('XLEN', key(prefix, 'stream', lane))
+  end
+  return open
+end
+
+local function depth(prefix)
+  local open = depths(prefix)
+  return open.redelivered + open.interactive + open.bulk
 end
 
 -- The one way into a lane: what all_lanes does not know is neither counted nor reaped.
@@ -64,19 +74,74 @@ local function add(prefix, lane, id, life_ms)
   return entry
 end
 
+-- The pace of a model: ms of work for each job that its workers finished, of late and all together.
+-- It is measured between the ends of jobs while there are some, so that it holds whatever there is of
+-- workers, batches and other models' jobs. A hash: work_ms and jobs are sums that fade; since_ms is
+-- when the last job ended, or the first came after none; latest_ms the latest deadline of all.
+local FADE_MS = 60000 -- of work, until a measurement weighs a third
+local LONGEST_GAP_MS = 20000 -- between two jobs that other models may account for: more is an outage
+local UNKNOWN_MS = 1000 -- for each job, while none was measured
+
+local function pace_of(prefix)
+  return prefix .. 'pace'
+end
+
+-- A job that began at started_ms was ended by its worker.
+local function learn_pace(prefix, started_ms, ttl_ms)
+  local pace, now = pace_of(prefix), now_ms()
+  local since_ms, work_ms, jobs = unpack(redis.call('HMGET', pace, 'since_ms', 'work_ms', 'jobs'))
+  local since = math.min(tonumber(since_ms or started_ms), now)
+  local started = math.max(tonumber(started_ms), since)
+  local spent_ms = now - started + math.min(started - since, LONGEST_GAP_MS)
+  local faded = math.exp(-spent_ms / FADE_MS)
+  redis.call('HSET', pace, 'since_ms', digits(now),
+    'work_ms', string.format('%.3f', (work_ms or 0) * faded + spent_ms),
+    'jobs', string.format('%.6f', (jobs or 0) * faded + 1))
+  keep(pace, ttl_ms)
+end
+
+-- Until the jobs that are open now are done: by the pace, or because their deadlines have passed.
+local function drain_ms(prefix, open_jobs)
+  local work_ms, jobs, latest_ms = unpack(redis.call(
+    'HMGET', pace_of(prefix), 'work_ms', 'jobs', 'latest_ms'))
+  local job_ms = jobs and work_ms / jobs or UNKNOWN_MS
+  local by_deadlines_ms = tonumber(latest_ms or now_ms()) - now_ms()
+  return math.max(math.ceil(math.min(open_jobs * job_ms, by_deadlines_ms)), 1)
+end
+
+-- Each priority has a line of its own: neither fills that of the other. A redelivered job counts in
+-- both, so that all of them together are never more than both caps. Returns nothing if there is room,
+-- else how many are in the line, and the ms in which those are done that go before one more.
+local function full(prefix, priority, cap)
+  local open = depths(prefix)
+  local line = open.redelivered + open[priority]
+  if line < tonumber(cap) then
+    return nil
+  end
+  return line, drain_ms(prefix, priority == 'bulk' and line + open.interactive or line)
+end
+
 -- The one way into the queue. `new`: priority, lane, to_deadline_ms, document, ttl_ms, nonce;
 -- listed: how many jobs are ('' for this one not to be); delivery_life_ms: for how long the news of
--- its end may take to be delivered ('' for none). The payload is the caller's. Returns the life in ms.
+-- its end may take to be delivered ('' for none); measured: whether its end tells of the pace ('' for
+-- one that does not). The payload is the caller's. Returns the life in ms.
 local function accept(prefix, id, new)
   local job = key(prefix, 'job', id)
   local to_deadline_ms = tonumber(new.to_deadline_ms)
   local life_ms = math.max(to_deadline_ms, 0) + tonumber(new.ttl_ms)
   local created_ms = now_ms()
+  local pace, latest_ms = pace_of(prefix), created_ms + to_deadline_ms
+  if depth(prefix) == 0 then
+    redis.call('HSET', pace, 'since_ms', digits(created_ms), 'latest_ms', digits(latest_ms))
+  elseif latest_ms > tonumber(redis.call('HGET', pace, 'latest_ms') or 0) then
+    redis.call('HSET', pace, 'latest_ms', digits(latest_ms))
+  end
+  keep(pace, life_ms)
   local entry = add(prefix, new.lane, id, life_ms)
   redis.call('HSET', job, 'state', 'queued', 'priority', new.priority, 'lane', new.lane,
     'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
-    'deadline_ms', digits(created_ms + to_deadline_ms), 'document', new.document,
-    'nonce', new.nonce)
+    'deadline_ms', digits(latest_ms), 'document', new.document, 'nonce', new.nonce,
+    'measured', new.measured)
   if new.delivery_life_ms ~= '' then
     redis.call('HSET', job, 'delivery', 'pending', 'delivery_life_ms', new.delivery_life_ms)
   end
