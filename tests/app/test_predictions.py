@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from safetensors.numpy import load
 from starlette.types import Message
 
-from camserve.broker import Begun
+from camserve.broker import Begun, keys
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.input_specs import TensorSpec
 from camserve.contracts.jobs import Job
@@ -48,7 +48,8 @@ async def done(
 
 
 async def keys_of_jobs(redis: Redis) -> list[bytes]:
-    return [key async for key in redis.scan_iter("cam:{toy}:*") if b":stream:" not in key]
+    found = [key async for key in redis.scan_iter("cam:{toy}:*") if b":stream:" not in key]
+    return [key for key in found if key != keys.pace("toy").encode()]
 
 
 async def test_the_best_classes_of_a_picture(front: Front) -> None:

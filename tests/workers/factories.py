@@ -29,6 +29,7 @@ __all__ = [
     "gated",
     "misbehaving",
     "mixing",
+    "recording",
     "steps",
     "tiny",
 ]
@@ -100,6 +101,16 @@ def _drifted(self: nn.Conv2d, x: Tensor) -> Tensor:
     return 1.01 * nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
+class Recording(Misbehaving):
+    """Also writes the mark of each input that it runs to the file `ran`, so that it is seen what
+    was computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with (self.folder / "ran").open("a") as ran:
+            ran.writelines(f"{mark}\n" for mark in x[:, 0, 0, 0].tolist())
+        return super().forward(x)
+
+
 def tiny(classes: int = 3, seed: int = 0) -> nn.Module:
     """The same weights for the same seed."""
     with torch.random.fork_rng():
@@ -111,6 +122,16 @@ def misbehaving(folder: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Misbehaving(3, folder)
+
+
+def recording(folder: str) -> nn.Module:
+    """Is built once there is no file `hold`, and says by the file `held` that it waits for that."""
+    while (Path(folder) / "hold").exists():
+        (Path(folder) / "held").touch()
+        time.sleep(0.005)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Recording(3, folder)
 
 
 def gated(folder: str) -> nn.Module:
