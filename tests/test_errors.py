@@ -33,7 +33,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ModelNotFound": ("shape", ["shapes"]),
     "ExplanationNotFound": ("id",),
     "LayerNotFound": ("stage9", ["stage1", "stage3"]),
-    "QueueFull": ("m", 3, 2),
+    "QueueFull": ("m", "bulk", 3, 1.2),
     "QueueUnavailable": (),
     "NoWorker": (None,),
     "DeadlineExceeded": (),
@@ -131,4 +131,4 @@ def test_messages_say_the_remedy() -> None:
     assert "'heart'" in str(errors.UnknownLabel("hart", ["heart"]))
     assert "'stage1'" in str(errors.LayerNotFound("stage", ["stage1"]))
     assert "python -m workers" in str(errors.NoWorker("m"))
-    assert "2 s" in str(errors.QueueFull("m", 3, 2))
+    assert "2 s" in str(errors.QueueFull("m", "bulk", 3, 1.2))
