@@ -24,9 +24,9 @@ $(VENV)/.dev: $(VENV)/.serve
 serve: $(VENV)/.serve ## Start the API, the workers and a private server on 127.0.0.1:8000
 	@exec $(BIN)/python -m camserve serve
 
-test: $(VENV)/.dev ## Run the test suite
+test: $(VENV)/.dev ## Run the test suite, some files at once
 	@$(BIN)/python -m tests.neighbours.environment
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/.dev ## Run the long tests
 	@$(BIN)/python -m pytest -m soak

@@ -17,7 +17,17 @@ from safetensors.numpy import load, save
 from starlette.types import Receive, Scope, Send
 
 from app.main import create_app
-from camserve.broker import Begun, CommandReader, QueueOptions, Registry, WorkerQueue, connect
+from camserve.broker import (
+    LONGEST_BLOCK_S,
+    Begun,
+    Claim,
+    CommandReader,
+    ModelCommand,
+    QueueOptions,
+    Registry,
+    WorkerQueue,
+    connect,
+)
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.input_specs import PictureSpec
 from camserve.contracts.jobs import (
@@ -34,7 +44,16 @@ from camserve.contracts.wire import METADATA_KEY
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 
-__all__ = ["CARD", "Front", "png", "prediction_of", "problem", "result_of", "running_front"]
+__all__ = [
+    "CARD",
+    "Front",
+    "commands",
+    "png",
+    "prediction_of",
+    "problem",
+    "result_of",
+    "running_front",
+]
 
 CARD = ResolvedCard(
     name="toy",
@@ -126,6 +145,13 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return dict(document)
 
 
+async def commands(reader: CommandReader) -> list[ModelCommand]:
+    """The next ones that a worker reads, whenever they come."""
+    while not (found := await reader.next(LONGEST_BLOCK_S)):
+        pass
+    return found
+
+
 @dataclass(frozen=True)
 class Front:
     """The parts that a test needs."""
@@ -179,11 +205,15 @@ class Front:
             "/v1/explanations", content=body, params=query, headers=headers, **options
         )
 
+    async def claim(self, model: str = "toy") -> Claim:
+        """The next job, whenever it comes."""
+        while not (claims := await self.worker.claim([model], 1, LONGEST_BLOCK_S)):
+            pass
+        return claims[0]
+
     async def begin(self, model: str = "toy") -> Begun:
         """The next job, as a worker gets it."""
-        claims = await self.worker.claim([model], 1, 5.0)
-        assert claims, "no job came"
-        begun = await self.worker.begin(claims[0])
+        begun = await self.worker.begin(await self.claim(model))
         assert begun is not None
         return begun
 
@@ -207,7 +237,7 @@ class Front:
 @asynccontextmanager
 async def running_front(redis_url: str, **settings: Any) -> AsyncIterator[Front]:
     """An application with its lifespan, asked through ASGI; leases are short."""
-    chosen = Settings(redis_url=redis_url, **{"sync_wait_s": 8.0, "lease_s": 1.0, **settings})
+    chosen = Settings(redis_url=redis_url, **{"sync_wait_s": 60.0, "lease_s": 1.0, **settings})
     app = create_app(chosen)
     options = queue_options(chosen)
     async with app.router.lifespan_context(app) as state, connect(redis_url) as redis:

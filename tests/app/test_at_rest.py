@@ -99,15 +99,17 @@ async def test_after_every_call_nothing_is_left_for_ever(redis_url: str, tmp_pat
         async with hooked_front(redis_url, inbox, api_keys_file=path) as front:
             front.client.headers["X-API-Key"] = key
             seen: set[str] = set()
+            over = asyncio.Event()
 
             async def watch() -> None:
-                while True:
+                while not over.is_set():
                     seen.update(name.decode() for name in await front.redis.keys())
                     await asyncio.sleep(0.002)
 
             watching = asyncio.create_task(watch())
             await every_call(front, inbox)
-            watching.cancel()
+            over.set()  # redis-py in Python 3.11 may swallow a cancel
+            await watching
 
             async def depth() -> bool:
                 return not [

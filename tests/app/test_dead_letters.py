@@ -115,7 +115,7 @@ async def test_a_prediction_is_replayed_to_see_whether_it_still_kills(front: Fro
     files = {"input": png()}
     asked = asyncio.create_task(front.client.post("/v1/models/toy/predict", files=files))
     queue = JobQueue(front.redis, front.options)
-    (claim,) = await front.worker.claim(["toy"], 1, 5.0)
+    claim = await front.claim()
     await front.worker.release([claim])
     job_id = await kill(queue, front.redis, front.options, claim.job_id)
     assert problem(await asked, 500, "dead_lettered")["attempts"] == 3

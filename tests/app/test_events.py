@@ -41,7 +41,7 @@ class Event(NamedTuple):
 @asynccontextmanager
 async def served_front(redis_url: str, **settings: Any) -> AsyncIterator[tuple[Front, Any]]:
     """A front end behind a real server, in this process."""
-    chosen = Settings(redis_url=redis_url, **{"sync_wait_s": 8.0, "lease_s": 1.0, **settings})
+    chosen = Settings(redis_url=redis_url, **{"sync_wait_s": 60.0, "lease_s": 1.0, **settings})
     options: QueueOptions = queue_options(chosen)
     app = create_app(chosen)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
@@ -54,7 +54,7 @@ async def served_front(redis_url: str, **settings: Any) -> AsyncIterator[tuple[F
         async with (
             connect(redis_url) as redis,
             httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False
+                base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False
             ) as client,
         ):
             registry = Registry(redis, options)

@@ -37,7 +37,7 @@ def test_the_programs_run(program: str, service: Service, newcomer: Path) -> Non
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     for said in re.findall(r"print\(error\)  # (.*) …", program):
@@ -54,7 +54,7 @@ def test_the_commands_run(commands: str, service: Service, newcomer: Path) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     for name in re.findall(r"(?:-o|>|--out) ([\w.]+)", commands):

@@ -54,6 +54,6 @@ def visiting() -> Iterator[Visit]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(90_000)
         yield Visit(page)
         browser.close()

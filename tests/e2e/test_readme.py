@@ -83,7 +83,9 @@ def test_the_first_block_is_two_make_targets_that_exist() -> None:
     assert re.search(
         r"^serve:.*\n\t@exec \$\(BIN\)/python -m camserve serve$", makefile, re.MULTILINE
     )
-    assert re.search(r"^test:.*\n(\t.*\n)*\t@\$\(BIN\)/python -m pytest$", makefile, re.MULTILINE)
+    assert re.search(
+        r"^test:.*\n(\t.*\n)*\t@\$\(BIN\)/python -m pytest .*$", makefile, re.MULTILINE
+    )
 
 
 def test_the_picture_is_what_the_service_draws(service: Service, newcomer: Path) -> None:

@@ -42,7 +42,7 @@ class Bench:
         )
 
     async def done(self, job_id: str) -> JobRecord:
-        record = await self.queue.wait(job_id, 10)
+        record = await self.queue.wait(job_id, 60)
         assert record is not None
         assert record.is_terminal, record.state
         return record
@@ -71,7 +71,7 @@ class Bench:
 
 
 async def eventually(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (found := await look()):  # noqa: ASYNC110 - another process brings it about
             await asyncio.sleep(0.005)
     return found

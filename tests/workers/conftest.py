@@ -51,7 +51,7 @@ async def start(
         yield start
         for bench, task in running:
             bench.loop.stop()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await task
             assert await bench.status() is None  # it took itself off the list
     finally:

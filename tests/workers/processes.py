@@ -34,14 +34,14 @@ def environment(redis_url: str | None, models: Path, **settings: object) -> dict
 
 
 def run_module(module: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `python -m module` to its end, which must come within half a minute."""
+    """Run `python -m module` to its end, which must come within 100 s."""
     return subprocess.run(
         [sys.executable, "-m", module],
         cwd=ROOT,
         env=dict(environment),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
 
@@ -91,4 +91,4 @@ class Workers:
         """Signal the supervisor; its exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)

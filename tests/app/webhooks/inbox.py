@@ -17,7 +17,7 @@ from tests.app.outbound.web_server import WebServer, answer
 __all__ = ["SECRET", "Inbox", "Received", "hooked_front"]
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
