@@ -93,9 +93,11 @@ async def until(deadline_s: float) -> AsyncIterator[None]:
 
 
 def _time_to_deadline_s(request: InputsRequest, state: AppState) -> float:
-    if request.deadline_ms is None:
-        return state.settings.deadline_s
     longest_s = state.settings.max_deadline_s
+    if request.deadline_ms is None:
+        # what may compute for long is not to expire for want of a deadline that was long enough
+        extra_s = state.settings.costly_time_limit_s if request.is_costly else 0
+        return max(state.settings.deadline_s, min(state.settings.deadline_s + extra_s, longest_s))
     if request.deadline_ms > longest_s * 1000:
         raise InvalidRequest(
             f"deadline_ms: at most {longest_s * 1000:.0f}",

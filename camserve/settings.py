@@ -29,6 +29,9 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_COSTLY_SHARE = 0.8
+
+
 class Settings(BaseSettings):
     """Immutable; units are in the names; a misspelt variable is an error."""
 
@@ -128,7 +131,11 @@ class Settings(BaseSettings):
 
     # how long
     sync_wait_s: Seconds = Field(30, description="How long a call waits before it becomes a 202.")
-    deadline_s: Seconds = Field(60, description="Deadline of a job that names none.")
+    deadline_s: Seconds = Field(
+        60,
+        description="Deadline of a job that names none; of one of many passes so much later as it "
+        "may compute, 0.8 of `CAMSERVE_JOB_TIME_LIMIT_S`.",
+    )
     max_deadline_s: Seconds = Field(3600, description="Longest deadline a job may name.")
     job_ttl_s: Seconds = Field(3600, description="How long an explanation can be fetched.")
     dead_letter_ttl_s: Seconds = Field(
@@ -191,6 +198,12 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0)] = Field(
         0, description="CPU threads a worker computes with; 0: torch's choice."
     )
+    cpu_memory_mb: Count | None = Field(
+        None,
+        description="Memory of a worker on the CPU, its models included: what needs more is "
+        "computed a few inputs at a time, and refused if it does not fit alone. None: where there "
+        "is no more, the kernel ends the worker. Linux only.",
+    )
     memory_budget_mb: Count = Field(
         4096, description="Weights kept resident a worker; least recently used out first."
     )
@@ -235,6 +248,12 @@ class Settings(BaseSettings):
                     "or http://localhost:3000, without a path, or *"
                 )
         return origins
+
+    @property
+    def costly_time_limit_s(self) -> float:
+        """How long one job of many passes may compute: it must end by itself before the process
+        ends that outlasts the limit of a batch."""
+        return _COSTLY_SHARE * self.job_time_limit_s
 
     @property
     def max_body_bytes(self) -> int:

@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from camserve.contracts.failures import FailureMessage
 from camserve.engine import is_out_of_memory
-from camserve.errors import OverBudget, TooLargeForDevice, one_line
+from camserve.errors import Canceled, OverBudget, TooLargeForDevice, one_line
 from workers.batch_sizes import BatchSizes
-from workers.costs import is_costly
 from workers.failures import failure_of
 from workers.memory import free_memory
 from workers.rows import ComputeJob, Row
@@ -52,17 +51,18 @@ def attempt(
     row that does not fit even alone, and with nothing left over from before, fails its job. After
     any other error each job is tried by itself, so that only the guilty one fails, and then input
     by input: a model may take only one at once. What asks for more than its budget is not tried
-    again. Rows of jobs that failed before, as `outcomes` tells, are left out.
+    again. Rows of jobs that failed before, as `outcomes` tells, are left out, and so are those
+    whose jobs were withdrawn meanwhile, which are answered as canceled.
     """
     waiting: list[list[Row]] = [list(batch)]
     given_back = False  # what was left over from before
     while waiting:
-        part = [row for row in waiting.pop(0) if row.job.job_id not in outcomes]
+        part = _wanted(waiting.pop(0), outcomes)
         at_once = sizes.at_once(part) if part else 0
         if len(part) > at_once:
             waiting[:0] = [part[:at_once], part[at_once:]]
         elif part:
-            tried = at_once if is_costly(part[0].job.job) else len(part)
+            tried = at_once if part[0].job.job.is_costly else len(part)
             found = _try(part, at_once, compute, outcomes, device)
             if isinstance(found, list):
                 sizes.fitted(part, tried)
@@ -105,6 +105,13 @@ def _try(
         return _Failed.FOR_GOOD
 
 
+def _wanted(rows: Sequence[Row], outcomes: dict[str, Outcome]) -> list[Row]:
+    for row in rows:
+        if row.job.withdrawn.is_set():
+            outcomes.setdefault(row.job.job_id, FailureMessage.of(Canceled()))
+    return [row for row in rows if row.job.job_id not in outcomes]
+
+
 def _parts(batch: Sequence[Row]) -> list[list[Row]]:
     """A batch by jobs; a batch of one job by inputs."""
     by_job: dict[str, list[Row]] = {}
@@ -115,7 +122,7 @@ def _parts(batch: Sequence[Row]) -> list[list[Row]]:
 
 def _tried(rows: Sequence[Row], at_once: int, device: str) -> str:
     job, shape = rows[0].job.job, tuple(rows[0].tensor.shape)
-    passes = f", {at_once} variants at once" if is_costly(job) else ""
+    passes = f", {at_once} variants at once" if job.is_costly else ""
     return f"{device} has no memory for {len(rows)} x {shape} to {job.model}{passes}"
 
 
@@ -125,7 +132,7 @@ def _too_large(row: Row, device: str) -> TooLargeForDevice:
     what, remedies = "a prediction", ["send a smaller input"]
     if job.kind == "explain":
         what = f"{job.method} with evaluate" if job.evaluate else job.method
-        if is_costly(job):
+        if job.is_costly:
             remedies.append("ask for gradcam without evaluate")
         if sum(target.count for target in job.targets) > 1:
             remedies.append("ask for fewer targets at once")

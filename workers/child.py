@@ -18,6 +18,7 @@ from camserve.queueing import queue_options
 from camserve.settings import Settings
 from camserve.telemetry import start_telemetry
 from workers.loop import WorkerLoop
+from workers.memory import bound_memory, offer_to_the_kernel
 from workers.pacing import end
 from workers.pulse import beat
 from workers.repository import scan
@@ -77,8 +78,11 @@ def main() -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     gc.freeze()  # what is imported stays: no collection needs to look at it, an urgent one least
+    offer_to_the_kernel()
     code = 0
     try:
+        if settings.cpu_memory_mb and arguments.device == "cpu":
+            bound_memory(settings.cpu_memory_mb)
         asyncio.run(
             work(settings, settings.redis_url, arguments.worker, arguments.device, arguments.pulse)
         )

@@ -65,7 +65,9 @@ def explain_jobs(
     started_s = time.perf_counter()
     outcomes: dict[str, Outcome] = {}
     rows: list[Row] = []
-    budgets = {job.job_id: Budget(limits.forward_passes, limits.seconds) for job in jobs}
+    budgets = {
+        job.job_id: Budget(limits.forward_passes, limits.seconds, job.withdrawn) for job in jobs
+    }
     for job in jobs:
         with failing(job, outcomes):
             passes = passes_of(job.job, model.explainer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from camserve.broker import Begun
 from camserve.contracts.failures import FailureMessage
@@ -28,8 +27,6 @@ from workers.proof import Proof
 from workers.rows import ComputeJob
 
 __all__ = ["Computing"]
-
-COSTLY_SHARE: Final = 0.8  # of the time limit of a batch, for the passes of one job
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +65,7 @@ class Computing:
         self._limits = Limits(
             max_batch=settings.max_batch,
             forward_passes=settings.max_forward_passes,
-            # a job must end by itself before the process ends that outlasts the limit
-            seconds=COSTLY_SHARE * settings.job_time_limit_s,
+            seconds=settings.costly_time_limit_s,
             output_numbers=settings.max_output_megapixels * 1_000_000,
         )
 
@@ -79,8 +75,15 @@ class Computing:
         return self._learnt.limited
 
     async def run(self, model: ResidentModel, work: Work) -> None:
-        """Compute and commit all of it. Whatever is raised fails the jobs of its portion."""
-        for portion in portions(work, self._limits.max_batch):
+        """Compute and commit all of it. Whatever is raised fails the jobs of its portion.
+
+        What nobody wants any more is not computed, and costly jobs are stopped for it.
+        """
+        for number, planned in enumerate(portions(work, self._limits.max_batch)):
+            # the first has just begun; the others had to wait for it
+            portion = await self._held.drop_unwanted(planned) if number else planned
+            if not portion:
+                continue
             done = await self._computed(model, portion)
             tight = [one for one in done if self._may_fit_alone(model, one)]
             await self._commit([one for one in done if one not in tight])
@@ -103,7 +106,10 @@ class Computing:
         call = partial(
             predict_jobs if kind == "predict" else explain,
             model,
-            [ComputeJob(held.job_id, job, held.payload) for held, job in portion],
+            [
+                ComputeJob(held.job_id, job, held.payload, self._held.withdrawn(held))
+                for held, job in portion
+            ],
             limits=self._limits,
             worker=self._worker,
             device=self._device,

@@ -6,14 +6,7 @@ from camserve.contracts.jobs import Job, ScalarTarget
 from camserve.contracts.methods import Evaluate
 from camserve.engine import Explainer
 
-__all__ = ["is_costly", "passes_of"]
-
-_COSTLY = ("scorecam", "ablationcam", "guided-gradcam")
-
-
-def is_costly(job: Job) -> bool:
-    """Whether a job takes more than one forward pass for each input."""
-    return job.method in _COSTLY or job.evaluate is not None
+__all__ = ["passes_of"]
 
 
 def passes_of(job: Job, explainer: Explainer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from camserve.broker import Begun, WorkerQueue
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
-from camserve.errors import ErrorCode, QueueUnavailable
+from camserve.errors import Canceled, ErrorCode, QueueUnavailable
 from camserve.logs import get_logger
 from camserve.tracing import stage
 from workers.attempts import Outcome
@@ -33,11 +34,29 @@ class HeldJobs:
     def __init__(self, queue: WorkerQueue) -> None:
         self._queue = queue
         self._held: dict[str, Begun] = {}
+        self._withdrawn: dict[str, threading.Event] = {}
         self._traces: dict[str, JobTrace] = {}
         self.progress = Progress()
 
     def take(self, begun: Iterable[Begun]) -> None:
-        self._held |= {job.job_id: job for job in begun}
+        for job in begun:
+            self._held[job.job_id] = job
+            self._withdrawn[job.job_id] = threading.Event()
+
+    def withdrawn(self, begun: Begun) -> threading.Event:
+        """Is set once nobody wants the job's result any more; for the thread that computes it."""
+        return self._withdrawn[begun.job_id]
+
+    async def look(self) -> None:
+        """Find out of all jobs whether somebody still waits for them: what was canceled, or closed,
+        or is past its deadline need not be computed to its end. Raises QueueUnavailable."""
+        held = list(self._held.values())
+        gone = await asyncio.gather(*map(self._queue.is_canceled, held))
+        for begun, unwanted in zip(held, gone, strict=True):
+            event = self._withdrawn.get(begun.job_id)
+            if unwanted and event is not None and not event.is_set():
+                logger.info("nobody waits for a job any more", job_id=begun.job_id)
+                event.set()
 
     async def extend(self) -> None:
         """Renew all leases. Raises QueueUnavailable."""
@@ -79,13 +98,15 @@ class HeldJobs:
         return [self._traces[job.job_id] for job in begun]
 
     async def commit(self, begun: Begun, outcome: Outcome) -> None:
-        """Finish or fail the job; the queue refuses if another worker owns it by now."""
+        """Finish or fail the job; the queue refuses if another worker owns it by now. One that was
+        not computed since nobody wants it any more ends as canceled or expired."""
         trace = self._traces.pop(begun.job_id, None)
         try:
             with trace.current() if trace else nullcontext():
                 await self._commit(begun, outcome)
         finally:
             self._held.pop(begun.job_id, None)
+            self._withdrawn.pop(begun.job_id, None)
             if trace:
                 trace.end(outcome)
 
@@ -94,6 +115,8 @@ class HeldJobs:
             with stage("commit"):
                 if isinstance(outcome, bytes):
                     committed = await self._queue.finish(begun, outcome)
+                elif outcome.code is ErrorCode.CANCELED:
+                    committed = await self._queue.drop(begun)
                 else:
                     committed = await self._queue.fail(begun, outcome.model_dump_json().encode())
         except QueueUnavailable:
@@ -117,19 +140,8 @@ class HeldJobs:
             return list(work)  # when in doubt, compute: the commit is fenced
         for (job, _), unwanted in zip(work, gone, strict=True):
             if unwanted:
-                logger.info("nobody waits for a job any more", job_id=job.job_id)
-                await self._drop(job)
+                await self.commit(job, FailureMessage.of(Canceled()))
         return [one for one, unwanted in zip(work, gone, strict=True) if not unwanted]
-
-    async def _drop(self, begun: Begun) -> None:
-        try:
-            await self._queue.drop(begun)
-        except QueueUnavailable:
-            logger.warning("Redis is away: the reaper closes a job", job_id=begun.job_id)
-        except Exception:
-            logger.exception("Redis refused the end of a job", job_id=begun.job_id)
-        finally:
-            self._held.pop(begun.job_id, None)
 
 
 def _log_end(begun: Begun, outcome: Outcome, *, committed: bool) -> None:
@@ -138,7 +150,9 @@ def _log_end(begun: Begun, outcome: Outcome, *, committed: bool) -> None:
         "attempt": begun.attempts,
         "run_ms": round((time.monotonic() - begun.begun_s) * 1000, 1),
     }
-    if not committed:
+    if isinstance(outcome, FailureMessage) and outcome.code is ErrorCode.CANCELED:
+        logger.info("job stopped: nobody waits for it any more", **how)
+    elif not committed:
         logger.warning(
             "a result came too late and was refused: the job was closed, or another worker took it",
             **how,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from camserve.broker import Begun
 from camserve.contracts.jobs import Job
-from workers.costs import is_costly
 
 __all__ = ["Work", "portions"]
 
@@ -23,7 +22,7 @@ def portions(work: Work, max_inputs: int) -> Iterator[Work]:
     inputs = 0
     for held, job in sorted(work, key=lambda one: _weight(one[1])):
         full = inputs + len(job.inputs) > max_inputs
-        if portion and (full or is_costly(job) or job.kind != portion[0][1].kind):
+        if portion and (full or job.is_costly or job.kind != portion[0][1].kind):
             yield portion
             portion, inputs = [], 0
         portion.append((held, job))
@@ -33,4 +32,4 @@ def portions(work: Work, max_inputs: int) -> Iterator[Work]:
 
 
 def _weight(job: Job) -> int:
-    return 2 if is_costly(job) else 0 if job.kind == "predict" else 1
+    return 2 if job.is_costly else 0 if job.kind == "predict" else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -21,18 +22,19 @@ from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.engine import Budget, ClassIndex, Explainer, Reduction, Region, Target, Top
 from camserve.errors import InvalidInput
 from camserve.expressions import parse
-from workers.costs import is_costly
 
 __all__ = ["ComputeJob", "Row", "batches", "read_rows", "way_of"]
 
 
 @dataclass(frozen=True)
 class ComputeJob:
-    """A job and its payload, as claimed."""
+    """A job and its payload, as claimed. withdrawn: is set, by the event loop, once nobody wants
+    its result any more."""
 
     job_id: str
     job: Job
     payload: bytes
+    withdrawn: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:
     """
     groups: dict[object, list[Row]] = {}
     for row in rows:
-        owner = row.job.job_id if is_costly(row.job.job) else ""
+        owner = row.job.job_id if row.job.job.is_costly else ""
         groups.setdefault((owner, way_of(row)), []).append(row)
     for group in groups.values():
         yield from (group[i : i + max_batch] for i in range(0, len(group), max_batch))

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from camserve.contracts.base import Message
 from camserve.contracts.layers import FeatureFormat, LayerName
-from camserve.contracts.methods import Evaluate, MethodOptions
+from camserve.contracts.methods import Evaluate, MethodOptions, is_costly
 from camserve.contracts.options import Convention, Fusion, OutputOptions, Upsampling
 from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.vocabulary import Method, Metric, Precision
@@ -98,6 +98,11 @@ class Job(Message):
     webhook: str | None = Field(None, description="URL that is told of its end.")
     input_digest: str | None = Field(None, description="SHA-256 of the payload, in hexadecimal.")
     replay_of: str | None = Field(None, description="Id of the dead job that it does again.")
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether each of its inputs takes more than one forward pass."""
+        return is_costly(self.method, self.evaluate)
 
     @property
     def trace(self) -> dict[str, str | None]:

@@ -9,13 +9,14 @@ from pydantic import Field
 from camserve.contracts.base import Message
 from camserve.vocabulary import Baseline, Method, Metric
 
-__all__ = ["METHOD_HELP", "Evaluate", "MethodOptions", "check_options"]
+__all__ = ["METHOD_HELP", "Evaluate", "MethodOptions", "check_options", "is_costly"]
 
 METHOD_HELP = (
     "The attribution method. `scorecam` and `ablationcam` cost a forward pass for each channel of "
     "the feature layer, `guided-gradcam` a full backward pass, all others about one forward pass."
 )
 
+_COSTLY: Final[tuple[Method, ...]] = ("scorecam", "ablationcam", "guided-gradcam")
 _PERTURBING: Final[tuple[Method, ...]] = ("scorecam", "ablationcam")
 _TAKEN_BY: Final[dict[str, tuple[Method, ...]]] = {
     "channels": _PERTURBING,
@@ -40,6 +41,11 @@ class MethodOptions(Message):
     comparison_strength: Annotated[float, Field(ge=0, le=10)] | None = Field(
         None, description="`finercam`: weight of the other class's score; default: 1."
     )
+
+
+def is_costly(method: Method, evaluate: Evaluate | None) -> bool:
+    """Whether an input takes more than one forward pass."""
+    return method in _COSTLY or evaluate is not None
 
 
 def check_options(method: Method, options: MethodOptions) -> None:

@@ -10,7 +10,13 @@ from camserve import vocabulary
 from camserve.contracts.base import Message
 from camserve.contracts.input_specs import Format
 from camserve.contracts.layers import LAYER_HELP, FeatureFormat, LayerName, Layers
-from camserve.contracts.methods import METHOD_HELP, Evaluate, MethodOptions, check_options
+from camserve.contracts.methods import (
+    METHOD_HELP,
+    Evaluate,
+    MethodOptions,
+    check_options,
+    is_costly,
+)
 from camserve.contracts.options import Convention, Fusion, OutputOptions, Upsampling
 from camserve.contracts.targets import Target
 from camserve.vocabulary import Method, Precision
@@ -115,8 +121,15 @@ class InputsRequest(Message):
     )
     priority: Priority = Field("interactive", description="`bulk` waits behind `interactive`.")
     deadline_ms: Annotated[int, Field(ge=1, strict=True)] | None = Field(
-        None, description="Milliseconds from now after which the answer is of no use."
+        None,
+        description="Milliseconds from now after which the answer is of no use; default: the "
+        "service's, and longer for what takes many forward passes.",
     )
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether each input takes more than one forward pass."""
+        return False
 
 
 class PredictionRequest(InputsRequest):
@@ -177,6 +190,10 @@ class ExplanationRequest(InputsRequest):
         examples=["https://hooks.example.com/camserve"],
     )
     output: OutputOptions = OutputOptions()
+
+    @property
+    def is_costly(self) -> bool:
+        return is_costly(self.method, self.evaluate)
 
     @model_validator(mode="after")
     def _fitting_options(self) -> Self:

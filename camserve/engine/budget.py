@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
-from camserve.errors import OverBudget
+from camserve.errors import Canceled, OverBudget
 
 __all__ = ["Budget"]
 
@@ -18,13 +19,20 @@ _REMEDY = (
 class Budget:
     """Forward passes of single inputs, and the time for them. One for each request.
 
-    passes, seconds: the limits, none by default. The time runs from the start. `spent` counts the
-    passes that were made.
+    passes, seconds: the limits, none by default. The time runs from the start. withdrawn: is set,
+    by another thread, once nobody wants the result any more. `spent` counts the passes that were
+    made.
     """
 
-    def __init__(self, passes: float = math.inf, seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        passes: float = math.inf,
+        seconds: float = math.inf,
+        withdrawn: threading.Event | None = None,
+    ) -> None:
         self._passes = passes
         self._seconds = seconds
+        self._withdrawn = withdrawn
         self._started_s = time.monotonic()
         self.spent = 0
 
@@ -39,7 +47,10 @@ class Budget:
             )
 
     def spend(self, passes: int) -> None:
-        """Note passes that are about to be made. Raises OverBudget if the time is up."""
+        """Note passes that are about to be made. Raises OverBudget if the time is up, Canceled if
+        nobody wants the result any more."""
+        if self._withdrawn is not None and self._withdrawn.is_set():
+            raise Canceled
         elapsed_s = time.monotonic() - self._started_s
         if elapsed_s > self._seconds:
             raise OverBudget(

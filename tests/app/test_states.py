@@ -123,6 +123,39 @@ async def test_a_deadline_that_passes_is_504_and_expired(front: Front) -> None:
     assert expired.error.code == "deadline_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected_s"),
+    [
+        ({}, 60),
+        ({"method": "layercam"}, 60),
+        ({"method": "scorecam"}, 60 + 80),
+        ({"method": "ablationcam"}, 60 + 80),
+        ({"evaluate": '{"steps": 5}'}, 60 + 80),
+        ({"method": "scorecam", "deadline_ms": 5000}, 5),
+    ],
+)
+async def test_what_may_compute_for_long_has_a_later_deadline(
+    redis_url: str, asked: dict[str, Any], expected_s: float
+) -> None:
+    """Else it would expire while its worker still has time to compute it."""
+    async with running_front(redis_url, deadline_s=60, job_time_limit_s=100) as front:
+        await front.publish()
+        href = await accepted(front, **asked)
+        record = await JobQueue(front.redis, front.options).get(href.rsplit("/", 1)[1])
+        assert record is not None
+        # from the arrival, since when some moments have passed
+        assert expected_s - 55 < (record.deadline_ms - record.created_ms) / 1000 <= expected_s
+
+
+async def test_that_deadline_is_one_that_a_caller_may_name(redis_url: str) -> None:
+    async with running_front(redis_url, deadline_s=60, max_deadline_s=90) as front:
+        await front.publish()
+        href = await accepted(front, method="scorecam")
+        record = await JobQueue(front.redis, front.options).get(href.rsplit("/", 1)[1])
+        assert record is not None
+        assert 60 < (record.deadline_ms - record.created_ms) / 1000 <= 90
+
+
 async def test_a_deadline_beyond_the_limit_is_refused(front: Front) -> None:
     document = problem(await front.post(params={"deadline_ms": 10**8}), 422, "invalid_request")
     assert document["limit"] == 3_600_000

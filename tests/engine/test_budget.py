@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from camserve.engine import Budget, ClassIndex, Explainer
-from camserve.errors import OverBudget
+from camserve.errors import Canceled, OverBudget
 from camserve.vocabulary import METHODS, Method
 from tests.engine.curved import curved
 from tests.engine.formulas import PERTURBING
@@ -64,3 +66,26 @@ def test_time_that_is_up_stops_between_chunks(monkeypatch: pytest.MonkeyPatch) -
     assert forwards == [1, 2, 2]
     assert caught.value.extensions == {"limit_s": 2, "done": 5}
     assert budget.spent == 5
+
+
+@pytest.mark.parametrize("method", [*PERTURBING, "guided-gradcam"])
+def test_what_is_withdrawn_stops_before_its_next_pass(method: Method) -> None:
+    model, inputs = curved()
+    explainer = Explainer(model, inputs[:1], feature_layer="features")
+    withdrawn, forwards = threading.Event(), []
+
+    def count(_model: object, args: tuple[Tensor]) -> None:
+        forwards.append(len(args[0]))
+        if len(forwards) == 1:
+            withdrawn.set()  # another thread does, while the pass runs
+
+    handle = model.register_forward_pre_hook(count)
+    budget = Budget(withdrawn=withdrawn)
+    with pytest.raises(Canceled):
+        explainer.explain(inputs[:1], [[ClassIndex(1)]], method=method, budget=budget, chunk=2)
+    handle.remove()
+    # the trial of whether the head takes more rows is on no budget
+    assert forwards == ([1, 1] if method == "ablationcam" else [1])
+    withdrawn.clear()
+    ((found,),) = explainer.explain(inputs[:1], [[ClassIndex(1)]], method=method, budget=budget)
+    assert found.map.isfinite().all()  # nothing is left behind

@@ -92,13 +92,17 @@ def test_it_is_not_disguised_as_an_input_of_a_wrong_size() -> None:
     assert not isinstance(caught.value, InvalidInput)
 
 
-def test_a_head_without_memory_is_not_one_that_takes_no_more_rows() -> None:
+def test_a_head_without_memory_is_not_one_that_takes_no_more_rows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Else Ablation-CAM would go on by whole passes, with the same error in the end."""
+    caplog.set_level("INFO")
     network = Greedy(2 * 2 * 64)
     explainer = Explainer(network, torch.zeros(1, 1, 8, 8))
     network.most = 2 * 64
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         explainer.explain(torch.rand(1, 1, 8, 8), [[ClassIndex(0)]], method="ablationcam")
+    assert "runs whole passes" not in caplog.text
     ((found,),) = explainer.explain(
         torch.rand(1, 1, 8, 8), [[ClassIndex(0)]], method="ablationcam", chunk=1
     )

@@ -13,7 +13,8 @@ __all__ = ["FACTORIES", "TINY", "entry_of", "factory_card", "settings", "write_m
 FACTORIES = tuple(
     f"tests.workers.factories:{name}"
     for name in (
-        *("tiny", "dense", "mixing", "steps", "misbehaving", "gated", "cramped", "recording"),
+        *("tiny", "dense", "mixing", "steps", "misbehaving", "gated"),
+        *("cramped", "hungry", "recording"),
         *("no_module", "raising", "missing"),
     )
 )

@@ -27,6 +27,7 @@ __all__ = [
     "dense",
     "freeze",
     "gated",
+    "hungry",
     "misbehaving",
     "mixing",
     "recording",
@@ -198,6 +199,19 @@ class Cramped(Tiny):
         return super().forward(x)
 
 
+class Hungry(Tiny):
+    """Takes `megabytes` for each input of SHAPE, in earnest."""
+
+    def __init__(self, megabytes: int) -> None:
+        super().__init__(3)
+        self.megabytes = megabytes
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = x.numel() // math.prod(SHAPE)
+        taken = torch.empty(shares * self.megabytes * 1_000_000, dtype=torch.uint8)
+        return super().forward(x) + taken[:0].sum()
+
+
 LIVING: dict[str, weakref.WeakSet[Cramped]] = {}
 
 
@@ -215,6 +229,10 @@ def _seeded(build: type[nn.Module], *arguments: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build(*arguments)
+
+
+def hungry(megabytes: int) -> nn.Module:
+    return _seeded(Hungry, megabytes)
 
 
 def dense() -> nn.Module:

@@ -24,7 +24,6 @@ from camserve.expressions import parse
 from camserve.vocabulary import METHODS
 from tests.workers.cards import TINY, entry_of, factory_card, settings, write_model
 from tests.workers.jobs import compute_job, document, failed, noise, read, run
-from workers.costs import is_costly
 from workers.models import ResidentModel, load_model
 from workers.rows import ComputeJob, batches, read_rows
 
@@ -109,9 +108,9 @@ def test_costly_jobs_run_by_themselves(model: ResidentModel) -> None:
         compute_job(str(n), noise(n), method="scorecam", method_options=MethodOptions(channels=2))
         for n in range(2)
     ]
-    assert all(is_costly(job.job) for job in jobs)
-    assert is_costly(document(noise(0), evaluate=Evaluate()))
-    assert not is_costly(document(noise(0), method="finercam"))
+    assert all(job.job.is_costly for job in jobs)
+    assert document(noise(0), evaluate=Evaluate()).is_costly
+    assert not document(noise(0), method="finercam").is_costly
     rows = [row for job in jobs for row in _rows(job, model)]
     assert [len(batch) for batch in batches(rows, 8)] == [1, 1]
     abouts = [read(outcome)[0] for outcome in run(model, *jobs)]
