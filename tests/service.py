@@ -18,7 +18,7 @@ import httpx
 __all__ = ["ROOT", "Service", "free_port", "make_repository"]
 
 ROOT = Path(__file__).parent.parent
-START_S = 90.0
+START_S = 150.0
 
 
 def free_port() -> int:
@@ -126,7 +126,7 @@ class Service:
                 continue
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(40)
+                process.wait(100)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

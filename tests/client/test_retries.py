@@ -99,23 +99,23 @@ def test_what_only_a_person_can_mend_is_not_waited_for(proxy: FaultyProxy) -> No
 def test_a_gateway_without_a_service_is_given_up(proxy: FaultyProxy) -> None:
     proxy.faults = ["gateway"] * 100
     with (
-        Client(proxy.url, reconnect_s=0.5) as client,
+        Client(proxy.url, reconnect_s=3) as client,
         pytest.raises(UnexpectedAnswer, match=r"answered 502 and no problem document.*Bad Gateway"),
     ):
         client.models()
-    assert 2 <= len(proxy.seen) <= 5
+    assert 2 <= len(proxy.seen) <= 10
 
 
 def test_nobody_answers() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     waits: list[Wait] = []
     with (
-        Client(url, reconnect_s=0.5, on_wait=waits.append) as client,
+        Client(url, reconnect_s=3, on_wait=waits.append) as client,
         pytest.raises(Unreachable, match=f"no camserve answers at {url}/ .*is it running there"),
     ):
         client.models()
-    assert 2 <= len(waits) <= 4
-    assert sum(wait.seconds for wait in waits) <= 0.5
+    assert 2 <= len(waits) <= 9
+    assert sum(wait.seconds for wait in waits) <= 3
 
 
 def test_what_is_followed_survives_the_connection(proxy: FaultyProxy) -> None:

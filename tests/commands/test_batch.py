@@ -212,7 +212,7 @@ def test_a_service_that_goes_away_ends_the_run_and_the_next_goes_on(
     camserve: Camserve, pictures: Path, out: Path, proxy: FaultyProxy
 ) -> None:
     proxy.faults = ["none"] * 8 + ["cut"] * 1000
-    options = ("--concurrency", 1, "--timeout", 1)
+    options = ("--concurrency", 1, "--timeout", 5)
     run = ("explain", pictures, "-m", "shapes", "--out", out, *options)
     done = camserve(*run, "--url", proxy.url)
     assert done.code == 3
@@ -267,7 +267,7 @@ def test_ctrl_c_in_the_middle_of_many_and_the_next_run_does_the_rest(
             if "finishing what is in flight" in line:
                 break
         proxy.gate.open()
-        said, errors = process.communicate(timeout=30)
+        said, errors = process.communicate(timeout=100)
     assert process.returncode == 130
     first = json.loads((out / "summary.json").read_text())
     assert first["interrupted"]

@@ -32,5 +32,5 @@ async def test_streams_end_with_the_process(redis_url: str, tmp_path: Path) -> N
             api = service.processes["app"]
             api.terminate()
             assert not any(line.startswith("data:") for line in lines)  # to its end
-        assert api.wait(40) == 0
+        assert api.wait(90) == 0
     service.stop()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.service import ROOT, free_port, make_repository
 
-START_S = 60.0
+START_S = 150.0
 SERVERS = ("valkey-server", "redis-server")
 SAMPLE = ROOT / "models" / "shapes" / "samples" / "star.png"
 
@@ -89,7 +89,7 @@ class Serve:
         ]
 
     def explain(self) -> httpx.Response:
-        with httpx.Client(trust_env=False, timeout=60) as client:
+        with httpx.Client(trust_env=False, timeout=100) as client:
             return client.post(
                 f"http://127.0.0.1:{self.port}/v1/explanations?as=png",
                 data={"model": "shapes"},
@@ -126,8 +126,8 @@ def test_one_command_starts_all_and_ctrl_c_ends_all(
     family = serve.family()
     assert len(family) >= 4  # launcher, API, supervisor, worker, and the server
     serve.process.send_signal(signal.SIGINT)
-    assert serve.process.wait(60) == 0
-    gone, alive = psutil.wait_procs(family, timeout=30)
+    assert serve.process.wait(100) == 0
+    gone, alive = psutil.wait_procs(family, timeout=100)
     assert not alive
     assert len(gone) == len(family)
     left = {path.name for path in serve.state.rglob("*") if not path.is_dir()}
@@ -146,7 +146,7 @@ def test_after_kill_9_nothing_is_left_that_the_next_start_cannot_take_over(
     children = [process for process in family if process.name() not in SERVERS]
     first.process.kill()
     first.process.wait()
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=100)
     assert not alive  # API, supervisor and worker ended by themselves
     second = Serve(tmp_path, models)
     serves.append(second)
@@ -154,8 +154,8 @@ def test_after_kill_9_nothing_is_left_that_the_next_start_cannot_take_over(
     assert second.explain().content.startswith(b"\x89PNG")
     family += second.family()
     second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(60) == 0
-    _, alive = psutil.wait_procs(family, timeout=30)
+    assert second.process.wait(100) == 0
+    _, alive = psutil.wait_procs(family, timeout=100)
     assert not alive
 
 
@@ -168,11 +168,11 @@ def test_a_second_start_beside_the_first_says_what_to_do(
     second = Serve(tmp_path, models)  # another port, the same state folder
     serves.append(second)
     assert str(first.process.pid) in second.wait_for("another camserve")
-    assert second.process.wait(30) == 2
+    assert second.process.wait(100) == 2
     environment = os.environ | {"CAMSERVE_PORT": str(first.port)}
     third = subprocess.run(
         [sys.executable, "-m", "camserve", "serve"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert third.returncode == 2
     assert "CAMSERVE_PORT" in third.stdout
@@ -216,7 +216,7 @@ def test_a_supervisor_that_dies_beside_a_hung_child_is_replaced(
     child.suspend()
     supervisor.kill()
     serve.wait_for("worker ready")
-    _, alive = psutil.wait_procs([child], timeout=30)
+    _, alive = psutil.wait_procs([child], timeout=100)
     assert not alive
     assert serve.explain().content.startswith(b"\x89PNG")
 
@@ -233,8 +233,8 @@ def test_a_second_ctrl_c_waits_for_nothing(
     serve.process.send_signal(signal.SIGINT)
     serve.wait_for("is stopping; what is running is finished first")
     serve.process.send_signal(signal.SIGINT)
-    assert serve.process.wait(60) == 0
-    _, alive = psutil.wait_procs(family, timeout=30)
+    assert serve.process.wait(100) == 0
+    _, alive = psutil.wait_procs(family, timeout=100)
     assert not alive
     assert "frozen" not in serve.rest()  # which would have ended it, too
 
@@ -250,7 +250,7 @@ def test_a_public_address_without_keys_is_refused(tmp_path: Path) -> None:
         environment = os.environ | more | {"CAMSERVE_STATE_DIR": str(tmp_path / "state")}
         done = subprocess.run(
             [sys.executable, "-m", "camserve", "serve"],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 2
         assert remedy in done.stdout
@@ -261,7 +261,7 @@ def test_a_misspelt_setting_is_refused() -> None:
     environment = os.environ | {"CAMSERVE_PROT": "9000"}
     done = subprocess.run(
         [sys.executable, "-m", "camserve", "serve"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "CAMSERVE_PROT" in done.stderr
