@@ -36,15 +36,11 @@ class Pacing:
             try:
                 await work()
             except QueueUnavailable:
-                if not self._redis_is_away:
-                    logger.warning("Redis is away: waiting for it")
-                self._redis_is_away = True
+                self._note_redis(is_away=True)
             except Exception:
                 logger.exception("a background task of the worker failed and goes on")
             else:
-                if self._redis_is_away:
-                    logger.info("Redis is back")
-                self._redis_is_away = False
+                self._note_redis(is_away=False)
             await asyncio.sleep(period_s)
 
     async def persist(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -53,9 +49,19 @@ class Pacing:
             try:
                 await work()
             except QueueUnavailable:
+                self._note_redis(is_away=True)
                 await self.pause(OUTAGE_PAUSE_S)
             else:
+                self._note_redis(is_away=False)
                 return
+
+    def _note_redis(self, *, is_away: bool) -> None:
+        """Say it once, whoever found out."""
+        if is_away and not self._redis_is_away:
+            logger.warning("Redis is away: waiting for it")
+        elif self._redis_is_away and not is_away:
+            logger.info("Redis is back")
+        self._redis_is_away = is_away
 
     async def unless_stopped(self, work: Awaitable[None]) -> None:
         """Wait for the work, or give it up when told to stop."""
