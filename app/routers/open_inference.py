@@ -9,6 +9,7 @@ from app.messages import json_response
 from app.neighbours.v2_metadata import EXTENSIONS, model_metadata
 from app.routers.parameters import Name
 from app.state import State
+from app.stopping import Stage
 from app.summaries import served_card
 from camserve import __version__
 from camserve.contracts.open_inference import (
@@ -19,7 +20,7 @@ from camserve.contracts.open_inference import (
     ServerModels,
     ServerReady,
 )
-from camserve.errors import NoWorker, UnknownName, shortened
+from camserve.errors import NoWorker, ShuttingDown, UnknownName, shortened
 
 __all__ = ["check_version", "router"]
 
@@ -69,7 +70,10 @@ async def server_live() -> Response:
     responses=problems(503),
 )
 async def server_ready(state: State) -> Response:
-    """200 if a live worker has run its warm-up explanation lately, as `/readyz`."""
+    """200 if a live worker has run its warm-up explanation lately, and this front end is not being
+    stopped, as `/readyz`."""
+    if state.stopping.has_reached(Stage.LEAVING):
+        raise ShuttingDown
     if not await state.catalog.proven_workers():
         raise NoWorker(None)
     return json_response(ServerReady(ready=True))

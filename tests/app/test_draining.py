@@ -114,6 +114,9 @@ async def test_load_balancers_are_told_before_it_stops_listening(redis_url: str)
         assert response.status_code == 503
         assert response.headers["connection"] == "close"
         assert response.json()["reason"] == "this front end is being stopped"
+        theirs = await one.front.client.get("/v2/health/ready")
+        assert theirs.status_code == 503
+        assert theirs.json()["code"] == "shutting_down"
         assert (await one.front.client.get("/livez")).status_code == 200  # each is a new connection
         response, *_ = await one.front.done(one.front.post())
         assert response.status_code == 200
