@@ -132,6 +132,27 @@ class Client:
         self.done.append(explanation["id"])
 
 
+async def _hasty(ports: list[int], stop: asyncio.Event) -> list[str]:
+    """A new connection for each call, one after the other; what went wrong."""
+    wrong = []
+    while not stop.is_set():
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
+        except ConnectionRefusedError:
+            ports = [*ports[1:], ports[0]]
+            continue
+        try:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            if b" 200 " not in (answer := await reader.read()):
+                wrong.append(f"answered {answer!r}")
+        except ConnectionError as error:  # its connection was made, and nobody served it
+            wrong.append(repr(error))
+        finally:
+            writer.close()
+        await asyncio.sleep(0.001)
+    return wrong
+
+
 def _client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=60, trust_env=False)
 
@@ -160,6 +181,8 @@ async def _under_load(hosts: list[Service], redis_url: str) -> None:
     clients = [Client([*urls[i % 2 :], *urls[: i % 2]], truth) for i in range(CLIENTS)]
     stop = asyncio.Event()
     running = [asyncio.create_task(client.run(stop)) for client in clients]
+    ports = [host.port for host in hosts]
+    hasty = [asyncio.create_task(_hasty(ports[::step], stop)) for step in (1, 1, -1, -1)]
     try:
         for host in hosts:
             for part in ("app", "workers"):
@@ -168,10 +191,11 @@ async def _under_load(hosts: list[Service], redis_url: str) -> None:
         await asyncio.sleep(SETTLES_S)
     finally:
         stop.set()
-        await asyncio.gather(*running)
+        await asyncio.gather(*running, *hasty)
         for client in clients:
             await client.client.aclose()
     assert [client.wrong for client in clients] == [[]] * CLIENTS
+    assert [one.result() for one in hasty] == [[]] * len(hasty)
     assert sum(client.refused for client in clients) > 0  # they had to turn elsewhere
     done = [one for client in clients for one in client.done]
     assert len(done) == len(set(done)) > 100
