@@ -14,6 +14,7 @@ from camserve.engine import is_out_of_memory
 from camserve.errors import Canceled, OverBudget, TooLargeForDevice, one_line
 from workers.batch_sizes import BatchSizes
 from workers.failures import failure_of
+from workers.job_context import about
 from workers.memory import free_memory
 from workers.rows import ComputeJob, Row
 
@@ -34,7 +35,8 @@ def failing(job: ComputeJob, outcomes: dict[str, Outcome]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - one job must not take the others down
-        outcomes[job.job_id] = failure_of(error, f"job {job.job_id}")
+        with about(job.job_id, job.job):
+            outcomes[job.job_id] = failure_of(error, f"job {job.job_id}")
 
 
 def attempt(
@@ -94,14 +96,15 @@ def _try(
     """Once this has returned, the tensors of a failed pass, which the error holds, are gone."""
     try:
         return compute(part, at_once)
-    except Exception as error:  # noqa: BLE001 - a model may raise anything
+    except Exception as error:
         if is_out_of_memory(error):
             logger.warning("%s: %s", _tried(part, at_once, device), one_line(error))
             return _Failed.FOR_WANT_OF_MEMORY
         if len(part) > 1 and not isinstance(error, OverBudget):
             return _Failed.IN_PARTS
-        for job_id in {row.job.job_id for row in part}:
-            outcomes[job_id] = failure_of(error, f"job {job_id}")
+        for job in {row.job.job_id: row.job for row in part}.values():
+            with failing(job, outcomes):
+                raise error  # noqa: TRY201 - caught by that, once for each job
         return _Failed.FOR_GOOD
 
 

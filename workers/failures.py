@@ -29,7 +29,7 @@ def failure_of(error: Exception, what: str) -> FailureMessage:
             )
         )
     error_id = secrets.token_hex(6)
-    logger.error("%s failed", what, error_id=error_id, exc_info=error)
+    logger.error("unexpected error", doing=what, error_id=error_id, exc_info=error)
     return FailureMessage(
         code=ErrorCode.INTERNAL,
         detail=f"the model raised {type(error).__name__}; look for {error_id} in the worker's log",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, use_span
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 from structlog.contextvars import bound_contextvars
 
@@ -16,6 +16,7 @@ from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.tracing import context_of, fail, tracer
 from workers.attempts import Outcome
+from workers.job_context import about
 
 __all__ = ["JobTrace", "done_together"]
 
@@ -28,9 +29,7 @@ class JobTrace:
     """
 
     def __init__(self, begun: Begun, job: Job) -> None:
-        self.fields = {"job_id": begun.job_id, "model": job.model}
-        if job.request_id is not None:
-            self.fields["request_id"] = job.request_id
+        self.job_id, self.job = begun.job_id, job
         request = context_of(job.trace)
         attributes: dict[str, AttributeValue] = {
             "messaging.system": "redis",
@@ -48,11 +47,9 @@ class JobTrace:
             f"process {job.model}", request, SpanKind.CONSUMER, attributes, start_time=now_ns
         )
 
-    @contextmanager
-    def current(self) -> Iterator[Span]:
+    def current(self) -> AbstractContextManager[None]:
         """Lines and stages inside are of this job."""
-        with _as_current(self.span), bound_contextvars(**self.fields):
-            yield self.span
+        return about(self.job_id, self.job, self.span)
 
     def end(self, outcome: Outcome) -> None:
         """With what was to be committed."""
@@ -88,11 +85,11 @@ def done_together(name: str, part: str, model: str, traces: Sequence[JobTrace]) 
         if len(traces) == 1:
             stack.enter_context(traces[0].current())
         else:
-            listed = {
-                f"{field}s": [one.fields[field] for one in traces if field in one.fields]
-                for field in ("job_id", "request_id")
+            of_all = {
+                "job_ids": [one.job_id for one in traces],
+                "request_ids": [one.job.request_id for one in traces if one.job.request_id],
             }
-            stack.enter_context(bound_contextvars(model=model, **listed))
+            stack.enter_context(bound_contextvars(model=model, **of_all))
         yield
 
 
@@ -107,9 +104,3 @@ class _Ending:
             if error is not None:
                 fail(span, error)
             span.end()
-
-
-@contextmanager
-def _as_current(span: Span) -> Iterator[None]:
-    with use_span(span, record_exception=False, set_status_on_exception=False):
-        yield

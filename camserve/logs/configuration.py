@@ -27,7 +27,8 @@ _NOISY: Final = (
     *("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "python_multipart"),
     *("huggingface_hub", "transformers", "PIL"),
 )
-_QUIET: Final = ("opentelemetry",)  # each attempt of an export that is tried again is a warning
+# each attempt of an export that is tried again is a warning
+_QUIET: Final = ("opentelemetry.exporter.otlp.proto.http.trace_exporter",)
 _STDERR: Final = 2
 MOST_FRAMES: Final = 20  # of a traceback in JSON: its first ten and its last ten
 

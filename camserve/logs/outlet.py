@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import queue
-from logging.handlers import QueueHandler, QueueListener
+import threading
 from typing import Final
 
 __all__ = ["Outlet"]
@@ -19,41 +19,41 @@ MOST_WAITING: Final = 10_000  # lines, of some 300 bytes each
 FLUSH_S: Final = 2.0
 
 
-class Outlet(QueueHandler):
+class Outlet(logging.Handler):
     """Formats where the event happens, with that context, and writes elsewhere.
 
     When `MOST_WAITING` lines wait, further ones are dropped and counted; a line says how many, once
     there is room. `flush`, which the standard library calls at exit, waits `FLUSH_S` at most.
+
+    The thread is no QueueListener: that one's handlers have locks, which it holds while it writes,
+    and for which the end of the interpreter would wait. Nor does it write through sys.stderr, for
+    the same reason.
     """
 
     def __init__(self, formatter: logging.Formatter, fd: int) -> None:
-        self._waiting: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
-        super().__init__(self._waiting)
+        super().__init__()
         self.setFormatter(formatter)
+        self._waiting: queue.Queue[str] = queue.Queue(MOST_WAITING)
         self._dropped = 0
-        self._listener = QueueListener(self._waiting, _Lines(fd))
-        self._listener.start()
+        threading.Thread(
+            target=_write_all, args=(self._waiting, fd), name="log", daemon=True
+        ).start()
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._waiting.put_nowait(record)
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - what cannot be said costs its line, and no request
+            lost = _record(record.name, logging.ERROR, "an event could not be written")
+            line = self.format(lost)
+        try:
+            self._waiting.put_nowait(line)
             if self._dropped:
-                lost = logging.LogRecord(
-                    __name__, logging.WARNING, __file__, 0, "log lines were dropped", None, None
-                )
+                lost = _record(__name__, logging.WARNING, "log lines were dropped")
                 lost.lines = self._dropped
-                self._waiting.put_nowait(self.prepare(lost))
+                self._waiting.put_nowait(self.format(lost))
                 self._dropped = 0
         except queue.Full:
             self._dropped += 1
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
-        """A field that cannot be written costs its line, and is no traceback in between."""
-        lost = logging.LogRecord(
-            record.name, logging.ERROR, __file__, 0, "an event could not be written", None, None
-        )
-        with contextlib.suppress(Exception):
-            self.enqueue(self.prepare(lost))
 
     def flush(self) -> None:
         waiting = self._waiting
@@ -61,18 +61,15 @@ class Outlet(QueueHandler):
             waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, FLUSH_S)
 
 
-class _Lines(logging.Handler):
-    """Writes each record's message as a line, in one piece: others write to the same pipe.
+def _record(name: str, level: int, event: str) -> logging.LogRecord:
+    return logging.LogRecord(name, level, __file__, 0, event, None, None)
 
-    Not through sys.stderr, whose lock a blocked thread would hold while the interpreter ends.
-    """
 
-    def __init__(self, fd: int) -> None:
-        super().__init__()
-        self._fd = fd
-
-    def emit(self, record: logging.LogRecord) -> None:
-        rest = f"{record.msg}\n".encode(errors="backslashreplace")
+def _write_all(lines: queue.Queue[str], fd: int) -> None:
+    while True:
+        # in one piece: others write to the same pipe
+        rest = f"{lines.get()}\n".encode(errors="backslashreplace")
         with contextlib.suppress(OSError):  # nobody is there to be told
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[os.write(fd, rest) :]
+        lines.task_done()

@@ -47,6 +47,7 @@ class Collector:
         self.hold.set()
         self.spans: list[Span] = []
         self.exports = 0
+        self._is_closed = False
         self._news = threading.Condition()
         collector = self
 
@@ -56,8 +57,10 @@ class Collector:
                 with collector._news:
                     collector.exports += 1
                     collector._news.notify_all()
-                if collector.hold.wait(PATIENCE_S) and self.path == "/v1/traces":
-                    collector._keep(ExportTraceServiceRequest.FromString(body))
+                collector.hold.wait(PATIENCE_S)
+                if collector._is_closed or self.path != "/v1/traces":
+                    return
+                collector._keep(ExportTraceServiceRequest.FromString(body))
                 answer = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/x-protobuf")
@@ -114,6 +117,7 @@ class Collector:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._is_closed = True
         self.hold.set()
         self._server.shutdown()
         self._server.server_close()

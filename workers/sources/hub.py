@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
+from camserve.logs import adopt_loggers
 from workers.repository import Entry
 
 __all__ = ["INDEX", "PREPROCESSING", "VIDEO_PREPROCESSING", "WEIGHTS", "fetch"]
@@ -36,6 +37,7 @@ def fetch(entry: Entry, name: str, without: str) -> Path:
         RepositoryNotFoundError,
     )
 
+    adopt_loggers()
     folder = _cached(name)
     if folder is not None:
         return folder

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel, one_line
+from camserve.logs import adopt_loggers
 from workers.repository import Entry
 from workers.sources.hub import INDEX, PREPROCESSING, VIDEO_PREPROCESSING, WEIGHTS, fetch
 from workers.sources.image_processors import picture_fields, video_fields
@@ -149,6 +150,7 @@ def _library(entry: Entry) -> Any:
         ) from error
     library: Any = transformers
     library.utils.logging.disable_progress_bar()
+    adopt_loggers()
     return library
 
 
