@@ -18,6 +18,7 @@ from app.findings import invalid_request, models_in
 from app.neighbours.error_form import MEDIA_TYPE as NEIGHBOURS_MEDIA_TYPE
 from app.neighbours.error_form import in_their_form, is_neighbours
 from app.problem_texts import TITLE
+from app.request_log import note_error
 from camserve.errors import (
     CamserveError,
     ErrorCode,
@@ -85,6 +86,7 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
     """The error as `application/problem+json`, with `Retry-After` where it says when; under the
     addresses of other protocols in the form of these."""
     code = error.error_code
+    note_error(error)
     document: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": TITLE[code],

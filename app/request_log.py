@@ -11,10 +11,10 @@ from starlette._utils import get_route_path  # the very path that the router goe
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from camserve.errors import shortened
+from camserve.errors import CamserveError, shortened
 from camserve.logs import get_logger
 
-__all__ = ["RequestLog", "RouteNames", "is_probe", "note_job", "route_of"]
+__all__ = ["RequestLog", "RouteNames", "is_probe", "note_error", "note_job", "route_of"]
 
 logger = get_logger(__name__)
 
@@ -32,8 +32,19 @@ def is_probe(path: str) -> bool:
 def note_job(job_id: str) -> None:
     """The job that answers the current request: its lines say so from now on."""
     bind_contextvars(job_id=job_id)
+    _note(job_id=job_id)
+
+
+def note_error(error: CamserveError) -> None:
+    """What the current request is refused with."""
+    _note(code=error.error_code.value)
+    if error_id := error.extensions.get("error_id"):
+        _note(error_id=error_id)
+
+
+def _note(**fields: Any) -> None:
     if (noted := _noted.get(None)) is not None:
-        noted["job_id"] = job_id
+        noted.update(fields)
 
 
 def route_of(scope: Scope) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from http.client import HTTPConnection, HTTPException
 
 from camserve.broker.embedded import EmbeddedServer, EmbeddedServerError
@@ -68,9 +69,11 @@ async def _serve_with(settings: Settings, redis_url: str, server: EmbeddedServer
     loop.add_signal_handler(signal.SIGINT, interrupt)
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     environment = {f"{PREFIX}REDIS_URL": redis_url}
+    if sys.stdout.isatty():  # the parts write to a pipe, and we to a terminal
+        environment["FORCE_COLOR"] = "1"
     with Lifeline() as lifeline:
-        api = Part("api", "app", lifeline, environment)
-        workers = Part("worker", "workers", lifeline, environment)
+        api = Part(_label("api", settings), "app", lifeline, environment)
+        workers = Part(_label("worker", settings), "workers", lifeline, environment)
         tasks: list[asyncio.Task[int | None]] = [
             asyncio.create_task(_keep(api, settings, stopping)),
             asyncio.create_task(_keep(workers, settings, stopping)),
@@ -90,6 +93,11 @@ async def _serve_with(settings: Settings, redis_url: str, server: EmbeddedServer
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
+
+
+def _label(name: str, settings: Settings) -> str:
+    """JSON says itself which process it is of."""
+    return "" if settings.log_format == "json" else f"{name:<7}| "
 
 
 async def _first_verdict(tasks: list[asyncio.Task[int | None]], stop: asyncio.Task[bool]) -> int:

@@ -20,9 +20,9 @@ HURRY_S = 10.0
 
 @dataclass
 class Part:
-    """One long-running child process; its output is passed on with its name in front."""
+    """One long-running child process; its output is passed on with `label` in front."""
 
-    name: str
+    label: str
     module: str
     lifeline: Lifeline
     environment: dict[str, str]
@@ -74,7 +74,7 @@ class Part:
             self._say(rest)
 
     def _say(self, line: bytes) -> None:
-        say(f"{self.name:<7}| {line.decode(errors='replace').rstrip()}")
+        say(f"{self.label}{line.decode(errors='replace').rstrip()}")
 
     async def stop(self, patience_s: float, hurried: asyncio.Event) -> None:
         """Have it end; kill it when it has not after `patience_s`, or soon after `hurried`."""

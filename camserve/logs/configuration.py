@@ -50,7 +50,7 @@ def configure_logs(
             _of_trace,
             ExtraAdder(),
             _without_duplicates,
-            *(_json_processors() if form == "json" else console_processors(colors=_is_terminal())),
+            *(_json_processors() if form == "json" else console_processors(colors=_has_colors())),
         ]
     )
     logging.basicConfig(level=level.upper(), handlers=[Outlet(formatter, _STDERR)], force=True)
@@ -123,8 +123,10 @@ def _without_duplicates(_: WrappedLogger, __: str, event: EventDict) -> EventDic
     return event
 
 
-def _is_terminal() -> bool:
-    return os.isatty(_STDERR) and "NO_COLOR" not in os.environ
+def _has_colors() -> bool:
+    """As no-color.org and force-color.org have it."""
+    asked = os.environ.get("FORCE_COLOR") or os.isatty(_STDERR)
+    return bool(asked) and not os.environ.get("NO_COLOR")
 
 
 def _log_uncaught(

@@ -125,6 +125,7 @@ def test_what_fails_is_found_by_its_answer(traced: Traced) -> None:
     (access,) = traced.lines(event="request", job_id=job_id)
     assert ids.items() <= access.items()
     assert (access["process"], access["status"], access["level"]) == ("api", 500, "warning")
+    assert (access["code"], access["error_id"]) == ("internal", document["error_id"])
     spans = traced.collector.trace(trace_id, *WORKER, "POST /v1/explanations")
     assert {span.name for span in spans if span.failed} >= {"process slow", "POST /v1/explanations"}
     assert "secret" not in str(spans)
