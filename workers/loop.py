@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 BLOCK_S = 0.5  # longest wait for work before the loop looks whether it should stop
 HEARTBEAT_S = 2.0
 PROGRESS_S = 0.5
-LOOK_S = 0.5  # whether what runs is still wanted
+WANTED_S = 0.5  # how often it is asked whether what runs is still wanted
 
 
 class WorkerLoop:
@@ -113,7 +113,7 @@ class WorkerLoop:
             asyncio.create_task(self._pacing.every(heartbeat_s, self._heartbeat)),
             asyncio.create_task(self._proof.keep(self._settings.warm_up_every_s)),
             asyncio.create_task(self._pacing.every(PROGRESS_S, self._held.report)),
-            asyncio.create_task(self._pacing.every(LOOK_S, self._held.look)),
+            asyncio.create_task(self._pacing.every(WANTED_S, self._held.look)),
             asyncio.create_task(self._pacing.every(self._settings.lease_s / 2, reclaim)),
         ]
         try:

@@ -170,7 +170,9 @@ async def test_a_killed_child_loses_no_job_and_does_none_twice(
     await commits.aclose()
     assert sorted(closed) == sorted([slow, *waiting])
     assert f"worker {worker.worker} ended (SIGKILL); a new one starts in 0.25 s" in shared.log
-    left = (await Registry(redis, queue_options(settings())).workers())[worker.worker]
+    # however long that took: no reaper runs here, which would take it off the list
+    patient = Registry(redis, queue_options(settings(worker_stale_s=3600)))
+    left = (await patient.workers())[worker.worker]
     dead = WorkerStatus.model_validate_json(left)  # what it served is served again in a moment
     assert (dead.restarting, dead.warm, dead.resident) == (True, False, ())
     assert dead.models == worker.models

@@ -153,7 +153,7 @@ async def test_what_is_canceled_before_its_portion_is_not_computed(
     start: Start, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One claim: a prediction, which comes first and waits, three explanations, a costly one."""
-    monkeypatch.setattr(loop_module, "LOOK_S", 1000)
+    monkeypatch.setattr(loop_module, "WANTED_S", 1000)
     queue = JobQueue(redis, queue_options(settings()))
     first = await enqueue(queue, noise(0, SLOW), model="slow", kind="predict", targets=())
     jobs = [await enqueue(queue, noise(n), model="slow") for n in range(1, 4)]
