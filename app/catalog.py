@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from functools import lru_cache
 
@@ -112,7 +113,7 @@ class Catalog:
         if card.state == "ready":
             return card
         if card.problem is not None and not self._may_retry(name, card.problem):
-            raise _with_retry(card.problem, self._settings.retry_load_s)
+            raise _with_retry(card.problem, self._rest_s(name))
         await self._load(card, min(patience_s, self._settings.sync_wait_s))
         card = await self.card(name)
         if card.state != "ready":
@@ -126,8 +127,12 @@ class Catalog:
         """A hub may come back; a wrong card stays wrong until its folder changes."""
         if problem.code is not ErrorCode.MODEL_UNAVAILABLE:
             return False
-        failed_s = self._failed_s.get(name)
-        return failed_s is None or time.monotonic() - failed_s > self._settings.retry_load_s
+        return self._rest_s(name) < 0
+
+    def _rest_s(self, name: str) -> float:
+        """How long until a load that failed is tried again."""
+        failed_s = self._failed_s.get(name, float("-inf"))
+        return failed_s + self._settings.retry_load_s - time.monotonic()
 
     async def _load(self, card: ResolvedCard, patience_s: float) -> None:
         """Have a worker load the model; all requests of this process share one load job."""
@@ -184,5 +189,5 @@ def _with_retry(problem: FailureMessage, retry_after_s: float) -> CamserveError:
     return Failure(
         problem.code,
         problem.detail,
-        **{**problem.extensions, "retry_after_s": round(retry_after_s)},
+        **{**problem.extensions, "retry_after_s": math.ceil(retry_after_s)},
     )

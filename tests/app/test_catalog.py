@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -121,6 +123,20 @@ async def test_a_failed_load_tells_why_and_rests(redis_url: str) -> None:
             front.post(headers={"Prefer": "respond-async"}), load(front)
         )
         assert response.status_code == 202, response.text
+
+
+async def test_how_long_a_failed_load_still_rests(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_front(redis_url, retry_load_s=1000) as front:
+        await front.publish(DECLARED)
+        broken = unavailable(ModelUnavailable(HUB.detail))
+        response, _ = await asyncio.gather(front.post(), load(front, broken))
+        assert problem(response, 503, "model_unavailable")["retry_after_s"] == 1000
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 700)
+        monkeypatch.setattr("app.catalog.time", later)
+        told_s = problem(await front.post(), 503, "model_unavailable")["retry_after_s"]
+        assert 0 < told_s <= 300
 
 
 async def test_a_wrong_card_is_not_tried_again(redis_url: str) -> None:

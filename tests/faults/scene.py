@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, object] = {
     "lease_s": 2,
     "max_attempts": 2,
     "queue_depth": 64,
+    "bulk_queue_depth": 64,
     "deadline_s": 120,
     "sync_wait_s": 30,
     "job_time_limit_s": 8,
@@ -64,7 +65,9 @@ class Scene:
         self.limits = Limits(
             lease_s=float(str(self.settings["lease_s"])),
             max_attempts=int(str(self.settings["max_attempts"])),
-            depth_cap=int(str(self.settings["queue_depth"])),
+            depth_cap=sum(
+                int(str(self.settings[name])) for name in ("queue_depth", "bulk_queue_depth")
+            ),
             job_ttl_s=float(str(self.settings["job_ttl_s"])),
         )
         self.checker = Checker(self.record, self.journal, self.limits)

@@ -16,7 +16,8 @@ __all__ = ["Limits", "View"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service was started with. slack_s: for a machine that is busy; it bounds a hang."""
+    """What the service was started with. depth_cap: of both lines of a model together. slack_s: for
+    a machine that is busy; it bounds a hang."""
 
     lease_s: float
     max_attempts: int

@@ -14,7 +14,7 @@ FACTORIES = tuple(
     f"tests.workers.factories:{name}"
     for name in (
         *("tiny", "dense", "mixing", "steps", "misbehaving", "gated"),
-        *("cramped", "hungry", "recording"),
+        *("cramped", "hungry", "recording", "pausing"),
         *("no_module", "raising", "missing"),
     )
 )

@@ -30,6 +30,7 @@ __all__ = [
     "hungry",
     "misbehaving",
     "mixing",
+    "pausing",
     "recording",
     "steps",
     "tiny",
@@ -133,6 +134,24 @@ def recording(folder: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Recording(3, folder)
+
+
+class Pausing(Tiny):
+    """Takes `seconds` for each forward pass, however many inputs share it."""
+
+    def __init__(self, classes: int, seconds: float) -> None:
+        super().__init__(classes)
+        self.seconds = seconds
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        return super().forward(x)
+
+
+def pausing(seconds: float) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Pausing(3, seconds)
 
 
 def gated(folder: str) -> nn.Module:
