@@ -91,8 +91,8 @@ local function learn_pace(prefix, started_ms, ttl_ms)
   local pace, now = pace_of(prefix), now_ms()
   local since_ms, work_ms, jobs = unpack(redis.call('HMGET', pace, 'since_ms', 'work_ms', 'jobs'))
   local since = math.min(tonumber(since_ms or started_ms), now)
-  local started = math.max(tonumber(started_ms), since)
-  local spent_ms = now - started + math.min(started - since, LONGEST_GAP_MS)
+  -- since the job before it, or since it began, if that was longer after it than jobs lie apart
+  local spent_ms = now - started_ms + math.min(started_ms - since, LONGEST_GAP_MS)
   local faded = math.exp(-spent_ms / FADE_MS)
   redis.call('HSET', pace, 'since_ms', digits(now),
     'work_ms', string.format('%.3f', (work_ms or 0) * faded + spent_ms),
