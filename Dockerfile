@@ -27,10 +27,10 @@ FROM base AS worker
 ARG TORCH_INDEX=""
 RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --constraint constraints.txt '.[worker,onnx,telemetry,timm,torchvision]'
 COPY models models
-RUN mkdir /srv/cache && chown camserve /srv/cache
+RUN mkdir /srv/cache /srv/state && chown camserve /srv/cache /srv/state
 USER camserve
-ENV CAMSERVE_MODELS_DIR=/srv/camserve/models HF_HOME=/srv/cache
-VOLUME /srv/cache
+ENV CAMSERVE_MODELS_DIR=/srv/camserve/models CAMSERVE_STATE_DIR=/srv/state HF_HOME=/srv/cache
+VOLUME /srv/cache /srv/state
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["python", "-m", "workers.health"]
 CMD ["python", "-m", "workers"]

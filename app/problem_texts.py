@@ -40,6 +40,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.UNSUPPORTED_MODEL: "The model's file is of a kind that camserve does not load",
     ErrorCode.MODEL_UNAVAILABLE: "The model cannot be loaded",
     ErrorCode.MODEL_LOADING: "The model is being loaded",
+    ErrorCode.MODEL_QUARANTINED: "Loading the model crashes the worker",
     ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
     ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
     ErrorCode.RATE_LIMITED: "Too many calls in a short time",
@@ -173,8 +174,8 @@ ADVICE: dict[ErrorCode, str] = {
     ),
     ErrorCode.MODEL_NOT_FOUND: (
         "`near` lists what was probably meant, `models` what there is; GET /v1/models lists all "
-        "that the workers serve. A folder that was added to the repository is seen when a worker "
-        "starts."
+        "that the workers serve. A folder that is added to the repository is noticed within "
+        "seconds."
     ),
     ErrorCode.EXPLANATION_NOT_FOUND: (
         "Ids are as POST /v1/explanations gave them, and explanations are kept for "
@@ -186,7 +187,7 @@ ADVICE: dict[ErrorCode, str] = {
     ),
     ErrorCode.INVALID_CARD: (
         "The model's card.toml, or what it names, is wrong, and `detail` says where. Mend the "
-        "folder and restart a worker; docs/models.md describes every field."
+        "folder, which is noticed within seconds; docs/models.md describes every field."
     ),
     ErrorCode.UNSUPPORTED_MODEL: (
         "camserve loads torch.export programs, models of transformers and allowed factories. "
@@ -197,8 +198,15 @@ ADVICE: dict[ErrorCode, str] = {
         "out of reach. `detail` says the way out. It is tried again after `retry_after_s`."
     ),
     ErrorCode.MODEL_LOADING: (
-        "The first request for a model loads it, which may fetch weights. Send the request "
-        "again after `retry_after_s`."
+        "The first request for a model loads it, which may fetch weights, and files that are just "
+        "being replaced are loaded when they are whole. Send the request again after "
+        "`retry_after_s`."
+    ),
+    ErrorCode.MODEL_QUARANTINED: (
+        "The worker process crashed, or hung beyond CAMSERVE_LOAD_TIME_LIMIT_S, while it loaded "
+        "this `version` of the model, so it is not loaded again; `reason` says what was seen. "
+        "Mend the model's folder, which is noticed within seconds, or have the operator try it "
+        "once more with POST /v1/models/{model}/load."
     ),
     ErrorCode.NOT_EXPLAINABLE: (
         "Grad-CAM needs a layer with space or time that the score depends on. `candidates` "

@@ -65,6 +65,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.UNSUPPORTED_MODEL: 503,
     ErrorCode.MODEL_UNAVAILABLE: 503,
     ErrorCode.MODEL_LOADING: 503,
+    ErrorCode.MODEL_QUARANTINED: 503,
     ErrorCode.NOT_EXPLAINABLE: 422,
     ErrorCode.SHAPE_MISMATCH: 422,
     ErrorCode.RATE_LIMITED: 429,

@@ -39,6 +39,8 @@ async def summary(
         state=card.state,
         ready=problem is None,
         problem=problem,
+        version=card.version,
+        failed_update=card.failed_update,
         classes=card.classes,
         input=card.input,
         feature_layer=card.feature_layer,

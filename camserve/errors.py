@@ -15,7 +15,7 @@
     │                             DeadLetterNotFound
     ├── ModelError             the model or its card is at fault
     │   ├── InvalidCard, UnsupportedModel
-    │   ├── ModelUnavailable, ModelLoading
+    │   ├── ModelUnavailable, ModelLoading, ModelQuarantined
     │   └── NotExplainable, ShapeMismatch
     ├── ServiceError           the service cannot do it now
     │   ├── RateLimited, TooManyConnections, ShuttingDown
@@ -58,6 +58,7 @@ __all__ = [
     "ModelError",
     "ModelLoading",
     "ModelNotFound",
+    "ModelQuarantined",
     "ModelUnavailable",
     "NoWorker",
     "NotAcceptable",
@@ -131,6 +132,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MODEL = "unsupported_model"
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_LOADING = "model_loading"
+    MODEL_QUARANTINED = "model_quarantined"
     NOT_EXPLAINABLE = "not_explainable"
     SHAPE_MISMATCH = "shape_mismatch"
     RATE_LIMITED = "rate_limited"
@@ -468,6 +470,21 @@ class ModelLoading(ModelError):
     """The model is being loaded for the first time; ask again."""
 
     code = ErrorCode.MODEL_LOADING
+
+
+class ModelQuarantined(ModelError):
+    """Loading this version of the model ended or stopped the worker process, so it is not loaded
+    again until its folder changes or an operator asks for it."""
+
+    code = ErrorCode.MODEL_QUARANTINED
+
+    def __init__(self, model: str, version: str, reason: str) -> None:
+        super().__init__(
+            f"model {model!r}, version {version}, is quarantined: {reason}. Mend its folder, or "
+            f"have it tried once more by POST /v1/models/{model}/load; the worker's log says more",
+            version=version,
+            reason=reason,
+        )
 
 
 class NotExplainable(ModelError):

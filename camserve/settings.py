@@ -56,7 +56,9 @@ class Settings(BaseSettings):
         description="Listen on a public address although there are no API keys.",
     )
     state_dir: Path = Field(
-        Path(".camserve"), description="Folder of the private server: socket, data, lock."
+        Path(".camserve"),
+        description="Folder of the private server (socket, data, lock), and of what workers note "
+        "of loads.",
     )
     models_dir: Path = Field(Path("models"), description="The model repository.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

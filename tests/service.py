@@ -65,6 +65,7 @@ class Service:
             "CAMSERVE_REDIS_URL": redis_url,
             "CAMSERVE_MODELS_DIR": str(models),
             "CAMSERVE_PORT": str(self.port),
+            "CAMSERVE_STATE_DIR": str(folder / "state"),
             "CAMSERVE_DEVICES": "cpu",
             "CAMSERVE_THREADS": "1",
             **(environment or {}),

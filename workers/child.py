@@ -21,6 +21,7 @@ from workers.loop import WorkerLoop
 from workers.memory import bound_memory, offer_to_the_kernel
 from workers.pacing import end
 from workers.pulse import beat
+from workers.quarantine import Quarantine, loads_dir
 from workers.repository import scan
 
 __all__ = ["main"]
@@ -36,11 +37,13 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str, pul
     repository = scan(settings.models_dir)
     for error in repository.invalid.values():
         logger.warning("a model is left out: %s", error)
+    quarantine = Quarantine(loads_dir(settings), settings.models_dir, worker=worker, device=device)
     loop = WorkerLoop(
         queue=WorkerQueue(redis, options, worker, device),
         registry=Registry(redis, options),
         commands=CommandReader(redis, options, worker),
         repository=repository,
+        quarantine=quarantine,
         settings=settings,
         worker=worker,
         device=device,
@@ -56,6 +59,7 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str, pul
     try:
         await loop.run()
     finally:
+        quarantine.close()
         await redis.aclose()
         await end(pulse)
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Sequence
-from functools import partial
 
 from camserve.broker import (
     Begun,
@@ -18,19 +17,19 @@ from camserve.broker import (
 from camserve.errors import CamserveError, QueueUnavailable
 from camserve.settings import Settings
 from workers.computing import Computing
-from workers.device_thread import DeviceThread, die_hung
+from workers.device_thread import DeviceThread
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
 from workers.job_traces import done_together
-from workers.memory import free_memory
-from workers.models import ResidentModel
 from workers.obedience import Obedience
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.portions import Work
 from workers.presence import Presence
 from workers.proof import Proof
+from workers.quarantine import Quarantine
 from workers.repository import Repository
 from workers.residency import Residency
+from workers.upkeep import Upkeep
 
 __all__ = ["WorkerLoop"]
 
@@ -38,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_S = 0.5  # longest wait for work before the loop looks whether it should stop
 HEARTBEAT_S = 2.0
+LOOK_S = 2.0  # how often the model repository is looked at
 PROGRESS_S = 0.5
 WANTED_S = 0.5  # how often it is asked whether what runs is still wanted
 
@@ -52,12 +52,14 @@ class WorkerLoop:
         registry: Registry,
         commands: CommandReader,
         repository: Repository,
+        quarantine: Quarantine,
         settings: Settings,
         worker: str,
         device: str,
     ) -> None:
         self._queue = queue
         self._repository = repository
+        self._quarantine = quarantine
         self._settings = settings
         self._device = device
         self._thread = DeviceThread(settings.job_time_limit_s)
@@ -65,11 +67,17 @@ class WorkerLoop:
         self._presence = Presence(
             registry,
             repository,
+            quarantine,
             self._proof,
             worker=worker,
             device=device,
         )
-        self._residency = Residency(repository.entries, device, settings, self._presence.publish)
+        self._residency = Residency(
+            repository, device, settings, self._presence.publish, quarantine
+        )
+        self._upkeep = Upkeep(
+            repository, self._residency, self._presence, quarantine, settings, aside=self._aside
+        )
         self._held = HeldJobs(queue)
         self._computing = Computing(
             self._thread,
@@ -86,10 +94,10 @@ class WorkerLoop:
         self._one_heartbeat = asyncio.Lock()
         self._obedience = Obedience(
             commands,
-            repository.entries,
+            repository.knows,
             self._pacing,
-            load=self._make_resident,
-            unload=self._unload,
+            load=self._renew,
+            unload=self._residency.unload,
             heartbeat=self._heartbeat,
             aside=self._aside,
         )
@@ -103,8 +111,11 @@ class WorkerLoop:
     async def run(self) -> None:
         await self._pacing.persist(self._obedience.start)
         await self._pacing.persist(self._presence.publish_all)
+
         # a job claimed by a worker that died is put back into the queue, for whoever has room
-        reclaim = partial(self._queue.reclaim, self._repository.names, limit=0)
+        async def reclaim() -> None:
+            await self._queue.reclaim(self._models_in_charge, limit=0)
+
         leases = asyncio.create_task(
             self._pacing.every(self._settings.lease_s / 3, self._held.extend)
         )
@@ -115,6 +126,7 @@ class WorkerLoop:
             asyncio.create_task(self._pacing.every(PROGRESS_S, self._held.report)),
             asyncio.create_task(self._pacing.every(WANTED_S, self._held.look)),
             asyncio.create_task(self._pacing.every(self._settings.lease_s / 2, reclaim)),
+            asyncio.create_task(self._pacing.every(LOOK_S, self._look)),
         ]
         try:
             await self._pacing.unless_stopped(self._preload())
@@ -128,15 +140,20 @@ class WorkerLoop:
             await end(leases, *others)
             self._thread.close()
             self._residency.close()
+            self._upkeep.close()
 
     async def _preload(self) -> None:
         # raises on a device that cannot explain: such a worker ends before it takes a job
         await self._proof.give(self._settings.load_time_limit_s)
-        if self._settings.preload == "local":
-            for entry in self._repository.entries.values():
-                if entry.is_local:
-                    with contextlib.suppress(CamserveError):  # its published card says why
-                        await self._load(entry.name)
+        suspects = []
+        for entry in list(self._repository.entries.values()):
+            if self._upkeep.loads_at_once(entry):
+                if self._quarantine.is_suspect(entry):
+                    suspects.append(entry.name)  # it must not keep the others waiting
+                    continue
+                await self._try(entry.name)
+        for name in suspects:
+            self._aside(self._try(name))
         self._presence.warm = True
         await self._pacing.persist(self._heartbeat)
         logger.info(
@@ -181,11 +198,17 @@ class WorkerLoop:
         While a redelivered job waits for loads to end, no other one begins: else loads that follow
         each other would keep it waiting for ever. Raises QueueUnavailable.
         """
-        names = self._repository.names
+        names = self._models_in_charge
         models = [name for name in names if name not in self._residency.loading]
         if self._side_tasks and await self._queue.redelivered_waits(names):
             return [name for name in models if name in self._residency.resident]
         return models
+
+    @property
+    def _models_in_charge(self) -> tuple[str, ...]:
+        """Those whose jobs this worker computes, or refuses because nobody can."""
+        names = (*self._repository.names, *sorted(self._presence.unserved))
+        return tuple(n for n in dict.fromkeys(names) if n not in self._presence.withheld)
 
     async def _start(self, work: Work) -> None:
         """Compute jobs of one model now, or beside the loop if the model must be loaded first."""
@@ -218,23 +241,24 @@ class WorkerLoop:
         if self._side_tasks:
             await asyncio.wait(self._side_tasks)
 
-    async def _load(self, model: str) -> ResidentModel:
-        try:
-            async with asyncio.timeout(self._settings.load_time_limit_s):
-                return await self._residency.load(model)
-        except TimeoutError:
-            die_hung("loading", model)
+    async def _try(self, model: str) -> None:
+        with contextlib.suppress(CamserveError):  # its published card says why
+            await self._residency.load(model)
 
     async def _make_resident(self, model: str) -> None:
-        resident = self._residency.get(model)
-        if resident is None:
-            await self._load(model)
+        if self._residency.get(model) is None:
+            await self._residency.load(model)
         else:  # who asks does not know: a failure elsewhere or a loss of data hid the card
-            await self._presence.publish(resident.card)
+            await self._residency.confirm(model)
 
-    async def _unload(self, model: str) -> None:
-        await self._residency.unload(model)
-        await self._thread.run(partial(free_memory, self._device), model)
+    async def _renew(self, model: str) -> None:
+        """Make resident what the folder holds now, whatever is held against it."""
+        if model in self._repository.entries:
+            self._quarantine.lift(self._repository.entries[model])
+        if self._residency.is_current(model):
+            await self._residency.confirm(model)
+        else:
+            await self._residency.update(model)
 
     async def _serve_load(self, begun: Begun) -> None:
         try:
@@ -249,7 +273,7 @@ class WorkerLoop:
             held = [begun for begun, _ in work]
             try:
                 with done_together("load", "load", model, self._held.traces(held)):
-                    resident = await self._load(model)
+                    resident = await self._residency.load(model)
             except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
                 failure = failure_of(error, f"loading {model}")
                 await self._held.commit_all(held, [failure] * len(work))
@@ -259,6 +283,10 @@ class WorkerLoop:
     async def _heartbeat(self) -> None:
         async with self._one_heartbeat:  # an older one must not arrive after a newer one
             await self._presence.heartbeat(self._residency.resident)
+
+    async def _look(self) -> None:
+        if await self._upkeep.look():
+            await self._heartbeat()
 
     async def _drain(self) -> None:
         """Finish what runs beside, and hand back what was claimed but has not begun.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from camserve.contracts.cards import CardState, LayerSummary, ModelCard, ResolvedCard, Scores
 from camserve.contracts.failures import FailureMessage
@@ -15,9 +18,15 @@ from camserve.errors import CamserveError, InvalidCard, RequestError
 from camserve.settings import Settings
 from workers.card_checks import check_reductions, input_spec
 from workers.repository import Entry
-from workers.sources import Loaded, load
+from workers.sources import Loaded, fetched
 
 __all__ = ["ResidentModel", "declared_card", "load_model", "unavailable_card"]
+
+
+# Building a module is not thread-safe: transformers replaces torch's initialisers meanwhile, so
+# that a module built beside it would keep unset weights. And of those that are built and have not
+# found room yet there is never more than one. Downloads may run side by side.
+_one_builder = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,24 @@ class ResidentModel:
     bytes: int
 
 
-def load_model(entry: Entry, device: str, settings: Settings) -> ResidentModel:
+def load_model(
+    entry: Entry, device: str, settings: Settings, room: Callable[[float], None] = lambda _: None
+) -> ResidentModel:
     """Load, move to the device, choose the layers, run one explanation. Seconds to minutes.
 
-    Raises InvalidCard, UnsupportedModel, ModelUnavailable or NotExplainable.
+    room: is called with the bytes of the weights before they are moved. Modules are built and tried
+    one at a time. Raises InvalidCard, UnsupportedModel, ModelUnavailable or NotExplainable.
     """
-    loaded = load(entry, settings)
+    build = fetched(entry, settings)
+    with _one_builder:
+        return _placed(entry, build(), device, room)
+
+
+def _placed(
+    entry: Entry, loaded: Loaded, device: str, room: Callable[[float], None]
+) -> ResidentModel:
     spec = input_spec(entry, loaded.input)
+    room(_bytes(loaded.module))
     module = loaded.module.to(device)
     parameters = sum(tensor.numel() for tensor in module.parameters())
     shape = list(spec.probe_shape)
@@ -58,8 +78,13 @@ def load_model(entry: Entry, device: str, settings: Settings) -> ResidentModel:
     check_reductions(entry, explainer.report)
     explainer.explain(probe, [[Top(1)]])  # warm-up: allocators, kernels, the whole path
     card = _ready_card(entry, spec, loaded, explainer.report, parameters)
+    return ResidentModel(explainer, card, _bytes(module))
+
+
+def _bytes(module: nn.Module) -> int:
+    """Of its weights: parameters and buffers."""
     weights = [*module.parameters(), *module.buffers()]
-    return ResidentModel(explainer, card, sum(t.numel() * t.element_size() for t in weights))
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights)
 
 
 def declared_card(entry: Entry) -> ResolvedCard:

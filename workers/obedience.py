@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from camserve.broker import LONGEST_BLOCK_S, CommandReader, ModelCommand
@@ -17,7 +17,7 @@ OfModel = Callable[[str], Awaitable[None]]
 
 
 class Obedience:
-    """Carries out the commands for `models`.
+    """Carries out the commands for models of which it `knows`.
 
     load, unload: of a model, by its name. heartbeat: tells what is resident. aside: runs what may
     take minutes beside the worker's loop.
@@ -26,7 +26,7 @@ class Obedience:
     def __init__(
         self,
         commands: CommandReader,
-        models: Collection[str],
+        knows: Callable[[str], bool],
         pacing: Pacing,
         *,
         load: OfModel,
@@ -35,7 +35,7 @@ class Obedience:
         aside: Callable[[Awaitable[None]], None],
     ) -> None:
         self._commands = commands
-        self._models = models
+        self._knows = knows
         self._pacing = pacing
         self._do = {"load": load, "unload": unload}
         self._heartbeat = heartbeat
@@ -54,7 +54,7 @@ class Obedience:
                 await asyncio.sleep(OUTAGE_PAUSE_S)
                 continue
             for command in commands:
-                if command.model in self._models:
+                if self._knows(command.model):
                     self._aside(self._obey(command))
 
     async def _obey(self, command: ModelCommand) -> None:

@@ -1,22 +1,26 @@
-"""Which models are resident on this worker's device: loaded on demand, least recently used out."""
+"""Which models are resident on this worker's device, and in which version: loads and reloads."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
-from camserve.contracts.cards import ResolvedCard
-from camserve.engine import is_out_of_memory
-from camserve.errors import CamserveError, ModelUnavailable, one_line
+from camserve.contracts.cards import FailedUpdate, ResolvedCard
+from camserve.contracts.failures import FailureMessage
+from camserve.errors import CamserveError, ModelLoading, ModelNotFound, ModelUnavailable
 from camserve.settings import Settings
+from workers.device_thread import die_hung
+from workers.loading import load_noted
 from workers.memory import free_memory
-from workers.models import ResidentModel, load_model, unavailable_card
-from workers.repository import Entry
+from workers.models import ResidentModel, unavailable_card
+from workers.quarantine import Quarantine
+from workers.repository import Entry, Repository
+from workers.resident_models import ResidentModels
+from workers.turns import Turns
 
 __all__ = ["Residency"]
 
@@ -29,156 +33,197 @@ class Residency:
     """The models of one worker under a memory budget.
 
     A model that alone exceeds the budget is still served: the budget evicts others, it never
-    refuses. Loading runs in a thread, so that jobs of resident models go on meanwhile.
+    refuses. Loading runs in a thread, so that jobs of resident models go on meanwhile. A version
+    that works goes on until a newer one is loaded and warmed up, and beyond if that fails.
     """
 
     def __init__(
         self,
-        entries: dict[str, Entry],
+        repository: Repository,
         device: str,
         settings: Settings,
         publish: Callable[[ResolvedCard], Awaitable[None]],
+        quarantine: Quarantine,
     ) -> None:
-        self._entries = entries
+        self._repository = repository
         self._device = device
         self._settings = settings
         self._publish = publish
-        self._models: OrderedDict[str, ResidentModel] = OrderedDict()
+        self._quarantine = quarantine
+        self._models = ResidentModels(
+            settings.memory_budget_mb * 1_000_000, lambda name: not self.is_current(name)
+        )
+        self._failed: dict[str, FailedUpdate] = {}
         self._loading: dict[str, asyncio.Task[ResidentModel]] = {}
-        self._in_use: dict[str, set[asyncio.Future[None]]] = {}
+        self._turns = Turns(LOADS_AT_ONCE)
         # not the event loop's own threads, which asyncio waits for at the end: a download may hang
         self._threads = ThreadPoolExecutor(LOADS_AT_ONCE, thread_name_prefix="load")
 
     @property
     def resident(self) -> tuple[str, ...]:
-        return tuple(self._models)
+        return self._models.names
 
     @property
     def loading(self) -> frozenset[str]:
-        return frozenset(self._loading)
+        """Models of which no version can be used before a load has ended."""
+        return frozenset(self._loading).difference(self._models.names)
 
     def get(self, name: str) -> ResidentModel | None:
         """The model if it is resident; marks it as used."""
-        if name in self._models:
-            self._models.move_to_end(name)
-        return self._models.get(name)
+        return self._models.use(name)
+
+    def in_use(self, name: str) -> AbstractContextManager[None]:
+        """While jobs of the model are in hand, loaded or not yet: an unload waits for their end."""
+        return self._models.in_use(name)
+
+    def is_current(self, name: str) -> bool:
+        """Whether what is resident is what the folder holds."""
+        model, entry = self._models.look_at(name), self._known(name)
+        return model is not None and entry is not None and model.card.version == entry.version
+
+    def failed_update(self, name: str) -> FailedUpdate | None:
+        """What the folder of a resident model holds by now, if that could not be loaded."""
+        return self._failed.get(name)
 
     async def load(self, name: str) -> ResidentModel:
-        """Make the model resident; concurrent callers share one load.
+        """Make the model resident, in whatever version; concurrent callers share one load.
 
         Raises CamserveError; the published card then says why.
         """
-        model = self.get(name)
-        if model is not None:
-            return model
+        return self.get(name) or await self.update(name)
+
+    async def update(self, name: str) -> ResidentModel:
+        """Load what the folder holds now, and let it take the place of what is resident.
+
+        Raises CamserveError; what is resident then goes on, and its card says why.
+        """
         task = self._loading.get(name)
         if task is None:
             task = asyncio.create_task(self._load(name))
             self._loading[name] = task
         return await asyncio.shield(task)
 
-    async def _load(self, name: str) -> ResidentModel:
-        entry = self._entries[name]
-        try:
-            model = await self._loaded(entry)
-        except CamserveError as error:
-            await self._publish_failure(entry, error)
-            raise
-        except Exception as error:
-            logger.exception("model %s cannot be loaded", name)
-            wrapped = ModelUnavailable(
-                f"model {name!r} cannot be loaded ({type(error).__name__}); "
-                "the worker's log says why"
-            )
-            await self._publish_failure(entry, wrapped)
-            raise wrapped from error
-        finally:
-            self._loading.pop(name, None)
-        self._models[name] = model
-        self._evict(keep=name)
-        logger.info(
-            "model %s is resident on %s: explains %s", name, self._device, model.card.feature_layer
-        )
-        await self._publish(model.card)
-        return model
-
-    async def _loaded(self, entry: Entry) -> ResidentModel:
-        """Raises what the load does; ModelUnavailable if there is no memory for it even with all
-        others evicted that can be."""
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
-        load = partial(load_model, entry, self._device, self._settings)
-        try:
-            return await in_thread(load)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            logger.warning("no memory to load model %s: %s", entry.name, one_line(error))
-        # out here what was loaded of it, which the error holds, can be given back
-        self.make_room(entry.name)
-        try:
-            await in_thread(free_memory, self._device)
-            return await in_thread(load)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            beside = [name for name in self._models if name != entry.name]
-            raise ModelUnavailable(
-                f"model {entry.name!r} does not fit into the memory of {self._device}"
-                + (f" beside {', '.join(beside)}, which are in use" if beside else "")
-                + ': quantization = "int8" on its card makes it smaller; or start a worker on a '
-                "larger device"
-            ) from error
-
     def make_room(self, keep: str) -> bool:
         """Evict all others that nobody uses; whether there were any. What they held can then be
         freed."""
-        idle = [name for name in self._models if name != keep and not self._in_use.get(name)]
-        for name in idle:
-            del self._models[name]
-        if idle:
-            logger.info("evicted to make room for %s: %s", keep, ", ".join(idle))
-        return bool(idle)
+        return self._models.let_go_of_idle(keep)
 
-    @contextmanager
-    def in_use(self, name: str) -> Iterator[None]:
-        """While jobs of the model are in hand, loaded or not yet: an unload waits for their end."""
-        use = asyncio.get_running_loop().create_future()
-        uses = self._in_use.setdefault(name, set())
-        uses.add(use)
-        try:
-            yield
-        finally:
-            uses.discard(use)
-            use.set_result(None)
+    async def confirm(self, name: str) -> None:
+        """Publish the card of a resident model, with what its folder holds if that failed."""
+        if self.is_current(name):
+            self._failed.pop(name, None)
+        if model := self._models.look_at(name):
+            failed = self._failed.get(name)
+            await self._publish(model.card.model_copy(update={"failed_update": failed}))
+
+    async def refuse(self, name: str, error: CamserveError, entry: Entry | None = None) -> None:
+        """Publish why what the folder holds now cannot be used: `entry`, or no valid card."""
+        logger.warning("model %s cannot be used as its folder is now: %s", name, error)
+        if name in self._models.names:
+            version, problem = entry.version if entry else "", FailureMessage.of(error)
+            self._failed[name] = FailedUpdate(version=version, problem=problem)
+            await self.confirm(name)
+        else:
+            await self._publish(unavailable_card(name, entry, error))
 
     async def unload(self, name: str) -> None:
         """Let go of the model, if it is resident or is being loaded.
 
-        Returns when nobody uses it any more of those who did when it was let go. Who asks for it
-        later has it loaded again, perhaps before that.
+        Returns when nobody uses it any more of those who did when it was let go, and its memory is
+        free. Who asks for it later has it loaded again, perhaps before that.
         """
         loading = self._loading.get(name)
         if loading is not None:
             await asyncio.wait([loading])
-        if self._models.pop(name, None) is not None:
+        if self._models.let_go(name):
             logger.info("model %s is unloaded from %s", name, self._device)
-        if uses := self._in_use.get(name):
-            await asyncio.wait(set(uses))
+        failed = self._failed.pop(name, None)
+        if failed is not None and name in self._repository.entries:
+            # the version that worked is gone for good, and what the folder holds cannot be loaded
+            entry = None if name in self._repository.invalid else self._repository.entries[name]
+            await self._publish(unavailable_card(name, entry, failed.problem.to_error()))
+        await self._models.unused(name)
+        await self._free()
 
     def close(self) -> None:
         """Start no more loads; one that runs is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _publish_failure(self, entry: Entry, error: CamserveError) -> None:
-        logger.warning("model %s is unavailable: %s", entry.name, error)
-        await self._publish(unavailable_card(entry.name, entry, error))
+    async def _load(self, name: str) -> ResidentModel:
+        """Until a version is loaded, or fails, that the folder still holds at that time."""
+        try:
+            while True:
+                entry = self._entry(name)
+                try:
+                    model = await self._load_version(entry)
+                except CamserveError as error:
+                    if self._known(name) is not entry:
+                        continue
+                    if not isinstance(error, ModelLoading):
+                        await self.refuse(name, error, entry)
+                    raise
+                known = self._known(name)
+                if known is not None and known.version == entry.version:
+                    return await self._take_in(model)
+        finally:
+            self._loading.pop(name, None)
 
-    def _evict(self, keep: str) -> None:
-        budget_mb = self._settings.memory_budget_mb
-        used = sum(model.bytes for model in self._models.values())
-        for name in list(self._models):
-            if used <= budget_mb * 1_000_000:
-                return
-            if name != keep:
-                used -= self._models.pop(name).bytes
-                logger.info("model %s is evicted: the memory budget is %d MB", name, budget_mb)
+    def _entry(self, name: str) -> Entry:
+        """Raises ModelNotFound, or InvalidCard."""
+        if name in self._repository.invalid:
+            raise self._repository.invalid[name]
+        if name not in self._repository.entries:
+            raise ModelNotFound(name, self._repository.names)
+        return self._repository.entries[name]
+
+    def _known(self, name: str) -> Entry | None:
+        """What the folder holds, as far as it is known by now; None if it is no model any more."""
+        return None if name in self._repository.invalid else self._repository.entries.get(name)
+
+    async def _load_version(self, entry: Entry) -> ResidentModel:
+        if quarantined := self._quarantine.problem(entry):
+            raise quarantined
+        limit_s = self._settings.load_time_limit_s
+        async with self._turns.turn(alone=self._quarantine.is_suspect(entry)):
+            room = partial(self._make_room, asyncio.get_running_loop(), entry.name)
+            load = partial(load_noted, entry, self._device, self._settings, self._quarantine, room)
+            loading = asyncio.get_running_loop().run_in_executor(self._threads, load)
+            done, _ = await asyncio.wait([loading], timeout=limit_s)
+            if not done:
+                if self._turns.going == 1:  # of several, each may be what the others wait for
+                    reason = f"its load outlasted CAMSERVE_LOAD_TIME_LIMIT_S ({limit_s:g} s)"
+                    self._quarantine.convict(entry, reason)
+                die_hung("loading", entry.name)
+            try:
+                return await loading
+            except CamserveError:
+                raise
+            except Exception as error:
+                logger.exception("model %s cannot be loaded", entry.name)
+                raise ModelUnavailable(
+                    f"model {entry.name!r} cannot be loaded ({type(error).__name__}); "
+                    "the worker's log says why"
+                ) from error
+
+    async def _take_in(self, model: ResidentModel) -> ResidentModel:
+        card = model.card
+        replaced = self._models.put(model)
+        self._failed.pop(card.name, None)
+        logger.info(
+            "model %s, version %s, is resident on %s: explains %s",
+            *(card.name, card.version, self._device, card.feature_layer),
+        )
+        await self._publish(card)
+        if replaced:
+            await self._models.unused(card.name)
+            await self._free()
+        return model
+
+    def _make_room(self, events: asyncio.AbstractEventLoop, name: str, size: float) -> None:
+        """In the thread of a load: have the others make room, and free their memory."""
+        made = self._models.make_room(size, keep=name)
+        if asyncio.run_coroutine_threadsafe(made, events).result():
+            free_memory(self._device)
+
+    async def _free(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, free_memory, self._device)

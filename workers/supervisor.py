@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from redis.asyncio import Redis
 
@@ -20,6 +20,7 @@ from camserve.errors import QueueUnavailable
 from camserve.lifeline import Lifeline
 from camserve.settings import Settings
 from workers.pulse import Pulse
+from workers.quarantine import judge, loads_dir
 from workers.repository import model_names
 
 __all__ = ["Supervisor"]
@@ -56,6 +57,7 @@ class Supervisor:
 
     async def run(self, devices: Iterable[str]) -> None:
         """Returns when all children have drained, or were killed after `drain_s`."""
+        await self._judge({})  # what a supervisor before this one left behind
         with Lifeline() as lifeline:
             keepers = [asyncio.create_task(self._keep(device, lifeline)) for device in devices]
             stop = asyncio.create_task(self._stopping.wait())
@@ -93,6 +95,7 @@ class Supervisor:
                 how = await self._run_child(worker, device, lifeline)
             except OSError as error:  # no memory or no process left on this machine
                 how = f"{error}"
+            await self._judge({worker: None if self._stopping.is_set() else how})
             await self._hand_on(worker)
             if self._stopping.is_set():
                 return
@@ -126,28 +129,45 @@ class Supervisor:
                 watch.cancel()
             return f"frozen, {how}" if pulse.is_frozen else how
 
+    async def _judge(self, ended: Mapping[str, str | None]) -> None:
+        """Models that a dead child was loading are to blame, so that its successor is careful."""
+        try:
+            for one in await asyncio.to_thread(judge, loads_dir(self._settings), ended):
+                logger.warning(
+                    "model %s, version %s, was being loaded when a worker ended: %s",
+                    *(one.model, one.version),
+                    f"it is quarantined: {one.reason}"
+                    if one.quarantined
+                    else "it is loaded while nothing else is",
+                )
+        except OSError as error:
+            logger.warning("what the worker was loading cannot be read: %s", error)
+
     async def _hand_on(self, worker: str) -> None:
         """What the dead child had claimed goes to others now, not after its lease."""
         try:
             async with asyncio.timeout(HAND_ON_S):
+                record = (await Registry(self._redis, self._options).worker_records()).get(worker)
+                last = WorkerStatus.model_validate_json(record.status) if record else None
+                models = {*model_names(self._settings.models_dir)}
+                if last is not None:  # also of folders that are gone since
+                    models.update(last.models, last.unavailable)
                 await WorkerQueue.release_consumer(
-                    self._redis, self._options, worker, model_names(self._settings.models_dir)
+                    self._redis, self._options, worker, sorted(models)
                 )
-                await self._strike_out(worker)
+                await self._strike_out(worker, last)
         except (QueueUnavailable, TimeoutError):
             logger.warning("Redis is away: the jobs of %s are handed on after their lease", worker)
         except Exception:
             logger.exception("the jobs of %s are handed on after their lease", worker)
 
-    async def _strike_out(self, worker: str) -> None:
+    async def _strike_out(self, worker: str, last: WorkerStatus | None) -> None:
         """Nobody counts on the dead child any more; but what it served is served again in a moment,
         and until then requests wait in the queue. Without a successor its entry goes stale."""
         registry = Registry(self._redis, self._options)
-        record = (await registry.worker_records()).get(worker)
-        if record is None or self._stopping.is_set():
+        if last is None or self._stopping.is_set():
             await registry.remove_worker(worker)
             return
-        last = WorkerStatus.model_validate_json(record.status)
         status = last.model_copy(
             update={
                 "restarting": True,

@@ -18,7 +18,10 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 _GATEWAY: Final = (502, 503, 504)
 # what waiting does not mend
-_FOR_PEOPLE: Final = ("model_unavailable", "invalid_card", "unsupported_model")
+_FOR_PEOPLE: Final = (
+    *("model_unavailable", "invalid_card", "unsupported_model"),
+    "model_quarantined",
+)
 
 
 @dataclass(frozen=True)

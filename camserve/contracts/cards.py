@@ -18,6 +18,7 @@ from camserve.vocabulary import REDUCTIONS
 __all__ = [
     "SOURCES",
     "CardState",
+    "FailedUpdate",
     "LayerSummary",
     "ModelCard",
     "ResolvedCard",
@@ -116,6 +117,13 @@ class LayerSummary(Message):
     reason: str = Field(description="Why it is the one, or a candidate, or neither.")
 
 
+class FailedUpdate(Message):
+    """A newer version of a model's files that could not be loaded: the one before it goes on."""
+
+    version: str = Field(description="Digest of its card and files; empty if no card can be read.")
+    problem: FailureMessage = Field(description="Why it could not be loaded.")
+
+
 class ResolvedCard(Message):
     """What a worker publishes: the card, completed by the source and the probe."""
 
@@ -125,6 +133,11 @@ class ResolvedCard(Message):
         description="`declared`: loaded on first use; `ready`; `unavailable`: see `problem`."
     )
     problem: FailureMessage | None = None
+    failed_update: FailedUpdate | None = Field(
+        None,
+        description="Its files have changed, and what they are now could not be loaded: this "
+        "version goes on.",
+    )
     source: str
     title: str = ""
     description: str = ""
@@ -171,6 +184,9 @@ class WorkerStatus(Message):
     device: str
     models: tuple[str, ...] = ()
     resident: tuple[str, ...] = ()
+    unavailable: tuple[str, ...] = Field(
+        (), description="Those of its repository that it could not load as they are now."
+    )
     warm: bool = Field(
         default=False,
         description="Has run a warm-up explanation, and loaded what is loaded at start.",

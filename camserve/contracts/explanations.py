@@ -8,7 +8,13 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from camserve.contracts.base import Message
-from camserve.contracts.cards import CardState, LayerSummary, ResolvedCard, ServiceTimes
+from camserve.contracts.cards import (
+    CardState,
+    FailedUpdate,
+    LayerSummary,
+    ResolvedCard,
+    ServiceTimes,
+)
 from camserve.contracts.deliveries import WebhookDelivery
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.input_specs import InputSpec
@@ -219,6 +225,10 @@ class ModelSummary(Message):
         description="Whether it can be used now: it is resident, or is loaded on first use."
     )
     problem: FailureMessage | None = Field(None, description="Why it is not ready.")
+    version: str = Field("", description="Digest of the card and files that are served.")
+    failed_update: FailedUpdate | None = Field(
+        None, description="What its files are now, and why that could not be loaded, if so."
+    )
     classes: int | None = Field(None, description="How many; null while it was never loaded.")
     input: InputSpec | None = Field(None, description="What it takes; null while not known.")
     feature_layer: Layers | None = Field(

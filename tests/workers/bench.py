@@ -16,6 +16,7 @@ from camserve.queueing import queue_options
 from camserve.settings import Settings
 from tests.workers.jobs import read
 from workers.loop import WorkerLoop
+from workers.quarantine import Quarantine
 from workers.repository import scan
 
 __all__ = ["Bench", "Start", "eventually"]
@@ -26,6 +27,8 @@ class Bench:
 
     def __init__(self, redis: Redis, models: Path, settings: Settings) -> None:
         options = queue_options(settings)
+        settings = settings.model_copy(update={"models_dir": models})
+        loads = models.parent / "loads"
         self.redis = redis
         self.queue = JobQueue(redis, options)
         self.registry = Registry(redis, options)
@@ -36,6 +39,7 @@ class Bench:
             registry=self.registry,
             commands=CommandReader(redis, options, "w1"),
             repository=scan(models),
+            quarantine=Quarantine(loads, models, worker="w1", device="cpu"),
             settings=settings,
             worker="w1",
             device="cpu",

@@ -15,7 +15,7 @@ FACTORIES = tuple(
     for name in (
         *("tiny", "dense", "mixing", "steps", "misbehaving", "gated"),
         *("cramped", "hungry", "recording", "pausing"),
-        *("no_module", "raising", "missing"),
+        *("no_module", "raising", "missing", "deadly"),
     )
 )
 INPUT = '[input]\nheight = 8\nwidth = 8\ncolors = "L"\n'

@@ -42,7 +42,7 @@ async def start(
     running: list[tuple[Bench, asyncio.Task[None]]] = []
 
     async def start(**changes: Any) -> Bench:
-        bench = Bench(redis, models, settings(preload="none", **changes))
+        bench = Bench(redis, models, settings(**{"preload": "none"} | changes))
         await bench.queue.start()
         running.append((bench, asyncio.create_task(bench.loop.run())))
         await eventually(bench.status)

@@ -24,6 +24,7 @@ __all__ = [
     "SHAPE",
     "SLOW",
     "cramped",
+    "deadly",
     "dense",
     "freeze",
     "gated",
@@ -264,6 +265,17 @@ def mixing() -> nn.Module:
 
 def steps() -> nn.Module:
     return _seeded(Steps)
+
+
+def deadly(how: str, folder: str) -> nn.Module:
+    """Takes its process along while it is built, or `hang`s; notes each time in the folder."""
+    (Path(folder) / f"loaded-{os.getpid()}").touch()
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif how == "exit":
+        os._exit(3)
+    threading.Event().wait()
+    return tiny()
 
 
 def no_module() -> str:

@@ -50,7 +50,8 @@ class Workers:
     """`python -m workers`, with its log in a file."""
 
     def __init__(self, redis_url: str, models: Path, folder: Path, **settings: object) -> None:
-        self.environment = environment(redis_url, models, **settings)
+        given = {"state_dir": folder / "state"} | settings
+        self.environment = environment(redis_url, models, **given)
         self._log = folder / "workers.log"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from functools import partial
 
 from camserve.settings import Settings
@@ -15,15 +15,19 @@ from workers.sources.timm import fetch_timm, load_timm
 from workers.sources.torchvision import fetch_torchvision, load_torchvision
 from workers.sources.transformers import fetch_transformers, load_transformers
 
-__all__ = ["Loaded", "load"]
-
-# Building a module is not thread-safe: transformers replaces torch's initialisers meanwhile, so
-# that a module built beside it would keep unset weights. Downloads may run side by side.
-_one_builder = threading.Lock()
+__all__ = ["Loaded", "fetched", "load"]
 
 
 def load(entry: Entry, settings: Settings) -> Loaded:
     """Load a model folder on the CPU. Raises InvalidCard, UnsupportedModel or ModelUnavailable."""
+    return fetched(entry, settings)()
+
+
+def fetched(entry: Entry, settings: Settings) -> Callable[[], Loaded]:
+    """Download what the model needs; returns what builds it. Raises as `load`.
+
+    Downloads may run side by side. Build one module at a time.
+    """
     match entry.kind:
         case "export":
             build = partial(load_export, entry)
@@ -38,5 +42,4 @@ def load(entry: Entry, settings: Settings) -> Loaded:
             build = partial(load_transformers, entry, fetch_transformers(entry))
         case _:  # the card allows no other kinds
             build = partial(load_factory, entry, settings.factories)
-    with _one_builder:
-        return build()
+    return build
