@@ -67,6 +67,7 @@ async def replayed(state: AppState, job_id: str, request_id: str | None) -> Dead
             listed=job.kind == "explain",
             delivery_life_ms=round(state.webhooks.schedule.life_s * 1000) if job.webhook else None,
             measured=job.kind != "load",
+            weight=job.weight,
         )
     return await state.dead_letters.get(job_id)
 

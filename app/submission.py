@@ -172,6 +172,7 @@ async def hand_in(state: AppState, submission: Submission) -> Submission:
             delivery_life_ms=round(state.webhooks.schedule.life_s * 1000)
             if submission.job.webhook
             else None,
+            weight=submission.job.weight,
         )
         span.set_attribute("messaging.message.id", enqueued.job_id)
         span.set_attribute("camserve.job.duplicate", enqueued.duplicate)

@@ -57,8 +57,8 @@ class ClaimSource:
         if not claims:
             first = await self._first(models, lanes, block_s)
             claims = [first] if first else []
-            if first and limit > 1 and not first.redelivered:
-                claims += await self._take([first.model], self._fresh, limit - 1)
+            if first and limit > first.weight and not first.redelivered:
+                claims += await self._take([first.model], self._fresh, limit, first.weight)
         if claims:
             self._last_served = claims[0].model
         return claims
@@ -101,7 +101,10 @@ class ClaimSource:
             return None
         return await self._block(models, lanes, min(block_s, LONGEST_BLOCK_S))
 
-    async def _take(self, models: Sequence[str], lanes: Sequence[str], limit: int) -> list[Claim]:
+    async def _take(
+        self, models: Sequence[str], lanes: Sequence[str], limit: int, held: int = 0
+    ) -> list[Claim]:
+        """held: weight of a claim that these go with."""
         if not lanes:
             return []
         (found,) = await execute(
@@ -111,14 +114,15 @@ class ClaimSource:
                 [keys.prefix(model) for model in models],
                 self._consumer,
                 limit,
+                held,
                 self._options.job_ttl_ms,
                 self._width,
                 *lanes,
             ),
         )
         return [
-            Claim(job_id.decode(), models[index - 1], lane.decode(), entry.decode())
-            for index, lane, entry, job_id in found
+            Claim(job_id.decode(), models[index - 1], lane.decode(), entry.decode(), weight)
+            for index, lane, entry, job_id, weight in found
         ]
 
     async def _block(
@@ -130,7 +134,12 @@ class ClaimSource:
         """
         streams = {keys.stream(model, lane): (model, lane) for lane in lanes for model in models}
         claims = [
-            Claim(fields[b"id"].decode(), *streams[name.decode()], entry.decode())
+            Claim(
+                fields[b"id"].decode(),
+                *streams[name.decode()],
+                entry.decode(),
+                int(fields.get(b"weight", 1)),
+            )
             for name, entries in await self._read(models, list(streams), block_s)
             for entry, fields in entries
         ]

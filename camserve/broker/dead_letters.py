@@ -103,6 +103,7 @@ class DeadLetters:
         listed: bool,
         delivery_life_ms: int | None,
         measured: bool = True,
+        weight: int = 1,
     ) -> str:
         """A new job from the payload of a dead one, with as much time; returns its id.
 
@@ -126,6 +127,7 @@ class DeadLetters:
                 options.recent_cap if listed else "",
                 "" if delivery_life_ms is None else delivery_life_ms,
                 1 if measured else "",
+                weight,
             ),
         )
         match outcome:

@@ -41,6 +41,7 @@ class JobQueue(JobReader):
         listed: bool = False,
         delivery_life_ms: int | None = None,
         measured: bool = True,
+        weight: int = 1,
     ) -> Enqueued:
         """Accepts a job, once: the same id, or the same idempotency key, is the same job.
 
@@ -52,6 +53,7 @@ class JobQueue(JobReader):
         listed: whether `RecentJobs` shows it.
         delivery_life_ms: how long after its end `Deliveries` may hand it out; None: not at all.
         measured: whether the time that it takes tells how fast jobs of the model are done.
+        weight: how much of a worker's batch it takes, of which `claim` has a limit.
         Raises ValueError (malformed id or execution), QueueFull (the line of its priority), and
         IdempotencyConflict when the key came with another fingerprint before.
         """
@@ -88,6 +90,7 @@ class JobQueue(JobReader):
                 self._options.recent_cap if listed else "",
                 "" if delivery_life_ms is None else delivery_life_ms,
                 1 if measured else "",
+                weight,
             )
         )
         *_, (outcome, *said) = await execute(self._redis, *commands)

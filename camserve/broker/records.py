@@ -127,6 +127,8 @@ class Claim:
     model: str
     lane: str
     entry: str
+    weight: int = 1
+    """How much of a batch it takes."""
 
     @property
     def redelivered(self) -> bool:

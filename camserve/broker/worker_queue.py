@@ -47,7 +47,8 @@ class WorkerQueue:
     async def claim(
         self, models: Sequence[str], limit: int, block_s: float, *, redelivered: bool = True
     ) -> list[Claim]:
-        """Up to `limit` jobs of one of the models, all leased to this worker; [] if none came.
+        """Jobs of one of the models, all leased to this worker, of up to `limit` in weight, or a
+        single heavier one; [] if none came.
 
         Only jobs that this worker's device fits. What is there is taken at once: interactive before
         bulk, else as they came, whether they name a device or not; the models take turns. Else it

@@ -9,7 +9,7 @@ prediction, `output.<i>` float32, the model's output for input i in the model's 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.vocabulary import Method, Metric, Precision
 
 __all__ = [
+    "WHOLE_PASS",
     "Diagnostic",
     "Job",
     "JobInput",
@@ -37,6 +38,10 @@ __all__ = [
     "reference_name",
     "region_name",
 ]
+
+
+WHOLE_PASS: Final = 1_000_000
+"""More inputs than any forward pass has."""
 
 
 class ScalarTarget(Message):
@@ -103,6 +108,12 @@ class Job(Message):
     def is_costly(self) -> bool:
         """Whether each of its inputs takes more than one forward pass."""
         return is_costly(self.method, self.evaluate)
+
+    @property
+    def weight(self) -> int:
+        """How many inputs of a forward pass it takes the room of: one of many passes has all of it,
+        so that nothing is claimed along with it that would have to wait for it."""
+        return WHOLE_PASS if self.is_costly else max(len(self.inputs), 1)
 
     @property
     def trace(self) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ import pytest
 from camserve.broker import JobQueue, keys
 from camserve.contracts.explanations import Explanation
 from camserve.contracts.failures import FailureMessage
+from camserve.contracts.jobs import WHOLE_PASS
 from camserve.errors import InvalidRequest
 from tests.app.front import CARD, Front, png, problem, running_front
 
@@ -217,6 +218,17 @@ async def test_a_full_bulk_line_refuses_bulk_alone(redis_url: str) -> None:
         refused = await front.post(params={"priority": "bulk"}, headers=ASYNC)
         assert problem(refused, 429, "queue_full")["priority"] == "bulk"
         await accepted(front)
+
+
+async def test_a_job_takes_the_room_of_its_inputs_in_a_batch(front: Front) -> None:
+    """One of many passes has a batch for itself, so that nothing is claimed that waits for it."""
+    files = [("input", png())] * 3
+    await front.client.post("/v1/explanations", data={"model": "toy"}, files=files, headers=ASYNC)
+    for params in ({"method": "scorecam"}, {}, {}):
+        await accepted(front, **params)
+    found = [await front.worker.claim(["toy"], 4, 0.01) for _ in range(3)]
+    assert [len(claims) for claims in found] == [1, 1, 2]
+    assert [claims[0].weight for claims in found] == [3, WHOLE_PASS, 1]
 
 
 async def test_a_job_that_the_server_lost_is_handed_in_again(front: Front) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
 
 from camserve.broker import Claim, JobQueue, Priority, QueueOptions, WorkerQueue
 from tests.broker.conftest import WorkerMaker
-from tests.broker.jobs import assert_at_rest, submit
+from tests.broker.jobs import assert_at_rest, blocked, submit, submit_later
 
 pytestmark = pytest.mark.anyio
 
@@ -108,3 +110,64 @@ async def test_a_backlog_of_bulk_jobs_delays_an_interactive_one_by_no_batch(
         assert [claim.lane for claim in claims] == ["interactive", *["bulk"] * 7]
         assert {claim.model for claim in claims} == {MODELS[round_ % 3]}
         await finish(w, claims)
+
+
+async def weights(worker: WorkerQueue, limit: int = 8) -> list[int]:
+    """Of the jobs of a claim, which are done."""
+    claims = await worker.claim(MODELS, limit, 0.01)
+    await finish(worker, claims)
+    return [claim.weight for claim in claims]
+
+
+@pytest.mark.parametrize("executions", [("auto",), ("auto", "cpu")])
+async def test_a_claim_holds_no_more_than_a_batch(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, executions: tuple[str, ...]
+):
+    """Jobs of many inputs take the room of as many; what does not fit any more is left to others,
+    and what came after it does not pass it."""
+    for number, weight in enumerate((3, 4, 2, 1, 20, 1, 8, 1)):
+        execution = executions[number % len(executions)]
+        await submit_later(queue, redis, model="a", weight=weight, execution=execution)
+    w = worker()
+    claimed = [await weights(w) for _ in range(7)]
+    assert claimed == [[3, 4], [2, 1], [20], [1], [8], [1], []]
+    await assert_at_rest(redis)
+
+
+async def test_bulk_jobs_fill_what_interactive_ones_leave(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker
+):
+    for weight in (3, 2, 1):
+        await submit_later(queue, redis, model="a", weight=weight, priority=BULK)
+    await submit(queue, model="a", weight=4)
+    assert await weights(worker()) == [4, 3]
+    assert await weights(worker()) == [2, 1]
+
+
+async def test_what_goes_along_with_a_job_that_was_waited_for(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker
+):
+    for waited_for, others, expected in ((6, (3, 1), [6]), (6, (2, 1), [6, 2]), (9, (1,), [9])):
+        w = worker()
+        waiting = asyncio.create_task(w.claim(MODELS, 8, 2))
+        await blocked(redis, 1)
+        await submit(queue, model="b", weight=waited_for)
+        first = await waiting
+        ids = [await submit_later(queue, redis, model="b", weight=one) for one in others]
+        more = await w._source._take(["b"], w._source._fresh, 8, first[0].weight)
+        assert [one.weight for one in (*first, *more)] == expected
+        await finish(w, [*first, *more])
+        for job_id in ids:
+            await queue.cancel(job_id)
+
+
+async def test_what_is_put_back_weighs_the_same(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, options: QueueOptions
+):
+    for _ in range(2):
+        await submit(queue, model="a", weight=5)
+    w, dead = worker(), worker("dead")
+    await w.release(await w.claim(MODELS, 8, 0))
+    await dead.begin_batch(await dead.claim(MODELS, 8, 0))
+    assert await WorkerQueue.release_consumer(redis, options, "dead", ["a"]) == 1
+    assert [await weights(w) for _ in range(3)] == [[5], [5], []]

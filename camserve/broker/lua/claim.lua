@@ -1,9 +1,10 @@
 -- KEYS: prefixes of the models, in the order to look at them.
--- ARGV: consumer, limit, ttl_ms, width, then the lanes in the order to look at them: `width` of each
+-- ARGV: consumer, limit, weight of what it goes with, ttl_ms, width, then the lanes in the order to look at them: `width` of each
 --       rank, which share one line.
--- Returns a list of {index of the prefix, lane, entry, id}, all of one model and at most limit
--- long; a redelivered entry comes alone. Never waits.
-local consumer, limit, ttl_ms, width = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+-- Returns a list of {index of the prefix, lane, entry, id, weight}, all of one model and of at most
+-- limit in weight, or a single heavier one; a redelivered entry comes alone. Never waits.
+local consumer, limit, held = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local ttl_ms, width = ARGV[4], tonumber(ARGV[5])
 
 local function read(prefix, lane, count)
   local stream = key(prefix, 'stream', lane)
@@ -23,14 +24,18 @@ local function read(prefix, lane, count)
   return reply and reply[1] and reply[1][2] or {}
 end
 
--- The lanes of the entries that came first, one for each: neither who names a device nor who
+local function weight_of(entry)
+  return tonumber(entry[2][4] or 1) -- an older version gave none
+end
+
+-- The next entries of the lanes, in the order in which they came: neither who names a device nor who
 -- leaves it open is passed over.
 local function line(prefix, lanes, count)
-  local heads, first = {}, {}
+  local heads = {}
   for number, lane in ipairs(lanes) do
     for _, entry in ipairs(waiting(key(prefix, 'stream', lane), count)) do
       local ms, sequence = string.match(entry[1], '^(%d+)-(%d+)$')
-      heads[#heads + 1] = {tonumber(ms), tonumber(sequence), number}
+      heads[#heads + 1] = {tonumber(ms), tonumber(sequence), number, weight_of(entry)}
     end
   end
   table.sort(heads, function(a, b)
@@ -41,36 +46,40 @@ local function line(prefix, lanes, count)
     end
     return false
   end)
-  for place = 1, math.min(count, #heads) do
-    first[place] = lanes[heads[place][3]]
-  end
-  return first
+  return heads
 end
 
-local function take(claims, index, rank, count)
+-- Adds to the claims what they have room for, and returns the room that is left. The first of a
+-- batch is taken whatever it weighs; what follows one that does not fit waits behind it.
+local function take(claims, index, rank, room)
   local prefix, filled = KEYS[index], {}
   for position = rank, rank + width - 1 do
     if redis.call('XLEN', key(prefix, 'stream', ARGV[position])) > 0 then
       filled[#filled + 1] = ARGV[position]
     end
   end
-  local single = #filled == 1
-  for _, lane in ipairs(single and filled or line(prefix, filled, count)) do
-    for _, entry in ipairs(read(prefix, lane, single and count or 1)) do
-      claims[#claims + 1] = {index, lane, entry[1], entry[2][2]}
+  for _, head in ipairs(#filled > 0 and line(prefix, filled, math.max(room, 1)) or {}) do
+    if #claims + held > 0 and head[4] > room then
+      return 0
     end
+    local lane = filled[head[3]]
+    for _, entry in ipairs(read(prefix, lane, 1)) do
+      claims[#claims + 1] = {index, lane, entry[1], entry[2][2], head[4]}
+    end
+    room = room - head[4]
   end
+  return room
 end
 
-for rank = 5, #ARGV, width do
+for rank = 6, #ARGV, width do
   local alone = string.find(ARGV[rank], '^redelivered')
   for index = 1, #KEYS do
     local claims = {}
-    take(claims, index, rank, alone and 1 or limit)
+    local room = take(claims, index, rank, alone and 1 or limit - held)
     if #claims > 0 then
       for lower = rank + width, alone and rank or #ARGV, width do
-        if #claims < limit then
-          take(claims, index, lower, limit - #claims)
+        if room > 0 then
+          room = take(claims, index, lower, room)
         end
       end
       return claims

@@ -1,7 +1,7 @@
 -- KEYS: prefix, staged payload, staged attachments.
 -- ARGV: id, priority, lane, time_to_deadline_ms, document, job_ttl_ms, cap of its line, nonce,
---       owner and idempotency key ('' for none), fingerprint; listed, delivery_life_ms, measured: as
---       `accept` has them.
+--       owner and idempotency key ('' for none), fingerprint; listed, delivery_life_ms, measured,
+--       weight: as `accept` has them.
 -- Returns {outcome, id}, of which outcome is accepted, duplicate or conflict; or {'full', how many
 -- are in the line, ms until they are done}.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
@@ -38,7 +38,7 @@ end
 local life_ms = accept(prefix, id, {
   priority = priority, lane = lane, to_deadline_ms = to_deadline_ms, document = document,
   ttl_ms = ttl_ms, nonce = nonce, listed = ARGV[11],
-  delivery_life_ms = ARGV[12], measured = ARGV[13],
+  delivery_life_ms = ARGV[12], measured = ARGV[13], weight = ARGV[14],
 })
 redis.call('RENAME', payload, key(prefix, 'in', id))
 redis.call('PEXPIRE', key(prefix, 'in', id), life_ms)

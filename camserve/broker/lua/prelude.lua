@@ -63,9 +63,9 @@ local function depth(prefix)
 end
 
 -- The one way into a lane: what all_lanes does not know is neither counted nor reaped.
-local function add(prefix, lane, id, life_ms)
+local function add(prefix, lane, id, life_ms, weight)
   local stream, lanes = key(prefix, 'stream', lane), prefix .. 'lanes'
-  local entry = redis.call('XADD', stream, '*', 'id', id)
+  local entry = redis.call('XADD', stream, '*', 'id', id, 'weight', weight)
   keep(stream, life_ms)
   if string.find(lane, '@') then
     redis.call('SADD', lanes, lane)
@@ -124,7 +124,8 @@ end
 -- The one way into the queue. `new`: priority, lane, to_deadline_ms, document, ttl_ms, nonce;
 -- listed: how many jobs are ('' for this one not to be); delivery_life_ms: for how long the news of
 -- its end may take to be delivered ('' for none); measured: whether its end tells of the pace ('' for
--- one that does not). The payload is the caller's. Returns the life in ms.
+-- one that does not); weight: how much of a batch it takes. The payload is the caller's. Returns the
+-- life in ms.
 local function accept(prefix, id, new)
   local job = key(prefix, 'job', id)
   local to_deadline_ms = tonumber(new.to_deadline_ms)
@@ -137,11 +138,11 @@ local function accept(prefix, id, new)
     redis.call('HSET', pace, 'latest_ms', digits(latest_ms))
   end
   keep(pace, life_ms)
-  local entry = add(prefix, new.lane, id, life_ms)
+  local entry = add(prefix, new.lane, id, life_ms, new.weight)
   redis.call('HSET', job, 'state', 'queued', 'priority', new.priority, 'lane', new.lane,
     'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
     'deadline_ms', digits(latest_ms), 'document', new.document, 'nonce', new.nonce,
-    'measured', new.measured)
+    'measured', new.measured, 'weight', new.weight)
   if new.delivery_life_ms ~= '' then
     redis.call('HSET', job, 'delivery', 'pending', 'delivery_life_ms', new.delivery_life_ms)
   end
@@ -230,8 +231,8 @@ end
 -- how: what ended an attempt that had begun, 'death' of its worker or 'lease' that ran out.
 local function requeue(prefix, lane, entry, id, ttl_ms, how)
   local job = key(prefix, 'job', id)
-  local state, current, priority, begun = unpack(redis.call(
-    'HMGET', job, 'state', 'entry', 'priority', 'begun'))
+  local state, current, priority, begun, weight = unpack(redis.call(
+    'HMGET', job, 'state', 'entry', 'priority', 'begun', 'weight'))
   remove(prefix, lane, entry)
   if not OPEN[state] or current ~= entry then
     return 0
@@ -241,7 +242,7 @@ local function requeue(prefix, lane, entry, id, ttl_ms, how)
   end
   local device = string.match(lane, '@.+') or ''
   local to = (state == 'queued' and priority or 'redelivered') .. device
-  local again = add(prefix, to, id, math.max(redis.call('PTTL', job), ttl_ms))
+  local again = add(prefix, to, id, math.max(redis.call('PTTL', job), ttl_ms), weight or 1)
   redis.call('HSET', job, 'entry', again, 'lane', to)
   return 1
 end
