@@ -3,8 +3,8 @@
 Keys of one model carry its name as the hash tag `{M}`, so that a cluster keeps them in one slot and
 a script may touch several. `lua/prelude.lua` derives the same names from the same prefix.
 
-    cam:{M}:stream:LANE    entries {id, weight}; a lane is a rank (a priority, or redelivered), and for jobs
-                           that name their device the two: interactive@cuda:1
+    cam:{M}:stream:LANE    entries {id, weight}; a lane is a rank (a priority, or redelivered), and
+                           for jobs that name their device the two: interactive@cuda:1
     cam:{M}:lanes          set of those lanes with a device that have entries
     cam:{M}:job:ID         hash of the job; `document` is the front end's own, opaque here
     cam:{M}:in:ID          payload          cam:{M}:out:ID   result        cam:{M}:att:ID  hash
