@@ -20,6 +20,9 @@ _OPEN: Final = re.compile(
 _OF_OPERATORS: Final = re.compile(r"/v1/dead-letters(/.*)?")
 """What tells of everybody's requests."""
 
+_METRICS: Final = "/metrics"
+"""What tells of load and of names, to a scraper which need not be able to do more."""
+
 _EXPLAINING: Final = re.compile(
     r"POST /v1/explanations"
     r"|DELETE /v1/explanations/[^/]+"
@@ -34,6 +37,8 @@ def required_scope(method: str, path: str) -> Scope | None:
     if method in _READING:
         if _OPEN.fullmatch(path):
             return None
+        if path == _METRICS:
+            return Scope.METRICS
         return Scope.ADMIN if _OF_OPERATORS.fullmatch(path) else Scope.EXPLAIN
     return Scope.EXPLAIN if _EXPLAINING.fullmatch(f"{method} {path}") else Scope.ADMIN
 

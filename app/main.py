@@ -16,6 +16,7 @@ from app import problems
 from app.catalog import Catalog
 from app.cross_origin import allow_origins
 from app.documentation import DESCRIPTION, TAGS, document
+from app.exposition import Exposition, ProcessMetrics
 from app.guard import Guard
 from app.head_requests import HeadRequests
 from app.outbound.allow_list import AllowList
@@ -25,6 +26,7 @@ from app.picture_threads import picture_threads
 from app.rate_limits import RateLimits
 from app.request_ids import RequestIds
 from app.request_log import RequestLog, RouteNames
+from app.request_metrics import MeasureRequests
 from app.request_spans import RequestSpans
 from app.routers import (
     administration,
@@ -41,6 +43,7 @@ from app.routers import (
     predictions,
     results,
 )
+from app.routers import metrics as metrics_page
 from app.routers import problems as problem_pages
 from app.stalled_bodies import StalledBodies
 from app.state import AppState
@@ -58,6 +61,7 @@ from camserve.broker import (
     RateLimiter,
     RecentJobs,
     Registry,
+    Totals,
     connect,
 )
 from camserve.errors import QueueUnavailable
@@ -77,9 +81,10 @@ _ROUTERS = (
     kserve_v1,  # before the models: `{model}` would be any name, also `shapes:explain`
     *(models, predictions, administration, dead_letters),
     *(open_inference, open_inference_calls, open_inference_repository),
-    *(health, problem_pages, docs),
+    *(health, metrics_page, problem_pages, docs),
 )
 REFRESH_KEYS_S = 1.0
+LOOP_LOOK_S = 0.25
 # FastAPI's own would tell of queries, which may hold signatures, and of probes; and without an SDK
 # it does not read the caller's trace: see app.request_spans
 _NO_TELEMETRY: Final[TelemetryConfig] = {
@@ -106,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     fetched = AllowList.parse("CAMSERVE_FETCH_HOSTS", settings.fetch_hosts)
     webhooks = WebhookConfiguration.of(settings)
+    metrics = ProcessMetrics()
     app = FastAPI(
         title="camserve",
         version=__version__,
@@ -122,6 +128,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             keys=keys,
             fetched=fetched,
             webhooks=webhooks,
+            metrics=metrics,
         ),
         generate_unique_id_function=lambda route: route.name,
     )
@@ -140,6 +147,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestSpans)
     allow_origins(app, settings)
     app.add_middleware(ClosingConnections, stopping=app.state.stopping)
+    app.add_middleware(MeasureRequests, metrics=metrics.requests)
     for module in _ROUTERS:
         app.include_router(module.router)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
@@ -155,6 +163,7 @@ async def _lifespan(
     keys: KeyFile | None,
     fetched: AllowList,
     webhooks: WebhookConfiguration,
+    metrics: ProcessMetrics,
 ) -> AsyncIterator[dict[str, AppState]]:
     """Connect, subscribe, reap; all of it survives a Redis that is away."""
     redis = connect(redis_url)
@@ -164,11 +173,13 @@ async def _lifespan(
         CheckedConnections(fetched, settings.fetch_connections) as to_inputs,
         CheckedConnections(webhooks.allowed, webhooks.at_once) as to_receivers,
     ):
-        catalog = Catalog(Registry(redis, options), queue, settings)
+        registry = Registry(redis, options)
+        catalog = Catalog(registry, queue, settings)
         stopping: Stopping = app.state.stopping
         tasks = [
             asyncio.create_task(_reap(queue)),
             asyncio.create_task(_end_waits(stopping, queue)),
+            asyncio.create_task(metrics.requests.watch_loop(LOOP_LOOK_S)),
         ]
         if keys is not None:
             tasks.append(asyncio.create_task(_refresh(keys)))
@@ -186,6 +197,7 @@ async def _lifespan(
             webhooks=webhooks,
             stopping=stopping,
             rate_limiter=RateLimiter(redis),
+            exposition=Exposition(metrics, Totals(redis), registry, settings),
             link_secret=secret,
         )
         if webhooks.allowed:

@@ -97,6 +97,7 @@ def problem_response(error: CamserveError, request: Request | None = None) -> Re
     }
     if request is not None:
         document["instance"] = request.url.path
+        request.state.problem_code = code  # for who counts them
         if request_id := getattr(request.state, "request_id", None):
             document["request_id"] = request_id
     extensions = {name: v for name, v in error.extensions.items() if name not in document}

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar, cast
 from fastapi import Depends, Request
 
 from app.catalog import Catalog
+from app.exposition import Exposition
 from app.outbound.fetching import Fetcher
 from app.signatures import Signer
 from app.stopping import Stopping
@@ -47,6 +48,7 @@ class AppState:
     webhooks: WebhookConfiguration
     stopping: Stopping
     rate_limiter: RateLimiter
+    exposition: Exposition
     link_secret: LinkSecret | None
     """None where links need no signature, because calls need no key."""
 

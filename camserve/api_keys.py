@@ -48,10 +48,19 @@ _HEAD: Final = """\
 class Scope(StrEnum):
     """What a key may do."""
 
+    METRICS = "metrics"
+    """Read the metrics: what a scraper needs, whose configuration others may read."""
     EXPLAIN = "explain"
     """Ask for explanations and predictions, and read everything."""
     ADMIN = "admin"
     """All of that, and change the service: load and unload models."""
+
+
+_INCLUDED_IN: Final = {
+    Scope.METRICS: frozenset(Scope),
+    Scope.EXPLAIN: frozenset({Scope.EXPLAIN, Scope.ADMIN}),
+    Scope.ADMIN: frozenset({Scope.ADMIN}),
+}
 
 
 class ApiKey(BaseModel):
@@ -67,7 +76,7 @@ class ApiKey(BaseModel):
     """Its own limit; None for that of the settings."""
 
     def may(self, scope: Scope) -> bool:
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        return not _INCLUDED_IN[scope].isdisjoint(self.scopes)
 
 
 class KeyRing:
@@ -156,7 +165,7 @@ def _first_fault(error: ValidationError) -> str:
 
 _REMEDIES: Final = {
     "name": "begins with a letter or digit, and has up to 64 letters, digits, - and _",
-    "scopes": f"a list of {' and '.join(Scope)}",
+    "scopes": f"a list of some of {', '.join(Scope)}",
     "sha256": "the SHA-256 of the key in 64 hexadecimal digits, as `camserve keys add` writes it",
     "created": "a date, as in 2026-01-31",
     "rate_limit_per_minute": "a whole number from 1 to 1000000",

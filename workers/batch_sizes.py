@@ -44,6 +44,7 @@ class BatchSizes:
     def __init__(self, model: str, most: int) -> None:
         self.most = most
         self._model = model
+        self.times_out_of_memory = 0
         self._learnt: OrderedDict[Hashable, _Learnt] = OrderedDict()
         self._hopeless: dict[Hashable, int] = {}
 
@@ -58,6 +59,7 @@ class BatchSizes:
         Somebody else may have needed the memory: after `patience` full batches, twice as many are
         tried again. Whenever that is too early, the patience doubles.
         """
+        self.times_out_of_memory += 1
         known = self._learnt.pop(_kind(rows), None)
         patience = PATIENCE if known is None else known.patience * (2 if known.grown else 1)
         self._learnt[_kind(rows)] = _Learnt(max(tried // 2, 1), min(patience, LONGEST_PATIENCE))

@@ -11,7 +11,7 @@ import signal
 
 import torch
 
-from camserve.broker import CommandReader, Registry, WorkerQueue, connect
+from camserve.broker import CommandReader, Registry, Totals, WorkerQueue, connect
 from camserve.lifeline import watch
 from camserve.logs import configure_logs, flush_logs
 from camserve.queueing import queue_options
@@ -19,6 +19,7 @@ from camserve.settings import Settings
 from camserve.telemetry import start_telemetry
 from workers.loop import WorkerLoop
 from workers.memory import bound_memory, offer_to_the_kernel
+from workers.metrics import WorkerMetrics
 from workers.pacing import end
 from workers.pulse import beat
 from workers.quarantine import Quarantine, loads_dir
@@ -45,6 +46,7 @@ async def work(settings: Settings, redis_url: str, worker: str, device: str, pul
         repository=repository,
         quarantine=quarantine,
         settings=settings,
+        metrics=WorkerMetrics(Totals(redis), device),
         worker=worker,
         device=device,
     )

@@ -19,6 +19,7 @@ from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
 from workers.job_traces import done_together
 from workers.memory import free_memory
+from workers.metrics import WorkerMetrics
 from workers.models import ResidentModel
 from workers.portions import Work, portions
 from workers.predictions import predict_jobs
@@ -48,8 +49,9 @@ class Computing:
         held: HeldJobs,
         presence: Presence,
         proof: Proof,
-        settings: Settings,
+        metrics: WorkerMetrics,
         *,
+        settings: Settings,
         worker: str,
         device: str,
         make_room: Callable[[str], bool],
@@ -58,6 +60,7 @@ class Computing:
         self._held = held
         self._presence = presence
         self._proof = proof
+        self._metrics = metrics
         self._worker = worker
         self._device = device
         self._make_room = make_room
@@ -103,6 +106,8 @@ class Computing:
     async def _computed(self, model: ResidentModel, portion: Work) -> list[_Done]:
         kind = portion[0][1].kind
         explain = partial(explain_jobs, progress=self._held.progress)
+        sizes = self._learnt.of(model)
+        before = sizes.times_out_of_memory
         call = partial(
             predict_jobs if kind == "predict" else explain,
             model,
@@ -113,7 +118,7 @@ class Computing:
             limits=self._limits,
             worker=self._worker,
             device=self._device,
-            sizes=self._learnt.of(model),
+            sizes=sizes,
         )
         traces = self._held.traces([begun for begun, _ in portion])
         try:
@@ -122,7 +127,9 @@ class Computing:
         except Exception as error:  # noqa: BLE001 - a job must not be left without an answer
             outcomes = [failure_of(error, f"computing with {model.card.name}")] * len(portion)
         else:
-            self._presence.learn(model.card.name, kind, took_ms)
+            inputs = sum(len(job.inputs) for _, job in portion)
+            self._presence.learn(model.card.name, kind, took_ms, inputs=inputs)
+        self._metrics.ran_out_of_memory(model.card.name, sizes.times_out_of_memory - before)
         if any(map(_is_unforeseen, outcomes)):
             await self._proof.renew()  # else the device may be at fault, and not the job
         return [_Done(*of_job, outcome) for of_job, outcome in zip(portion, outcomes, strict=True)]

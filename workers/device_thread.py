@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import NoReturn, TypeVar
 
+from camserve.contracts.cards import DeviceMemory
 from camserve.logs import flush_logs
+from workers.device_memory import device_memory
+from workers.metrics import WorkerMetrics
 
 __all__ = ["HUNG_EXIT_CODE", "DeviceThread", "die_hung"]
 
@@ -24,8 +27,12 @@ Result = TypeVar("Result")
 class DeviceThread:
     """Runs one computation at a time; the others wait, and their time does not run meanwhile."""
 
-    def __init__(self, time_limit_s: float) -> None:
+    def __init__(self, time_limit_s: float, metrics: WorkerMetrics, device: str) -> None:
         self._time_limit_s = time_limit_s
+        self._metrics = metrics
+        self._device = device
+        self.memory: DeviceMemory | None = None
+        """Of the device, after the last computation."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._free = asyncio.Lock()
 
@@ -40,11 +47,18 @@ class DeviceThread:
         async with self._free:
             started_s = clock.time()
             # with the context: what is logged there is of the jobs that are computed
-            running = clock.run_in_executor(self._thread, copy_context().run, call)
+            running = clock.run_in_executor(self._thread, copy_context().run, self._measured, call)
             done, _ = await asyncio.wait([running], timeout=limit_s or self._time_limit_s)
             if not done:
                 die_hung("computing with", model)
-            return await running, (clock.time() - started_s) * 1000
+            took_s = clock.time() - started_s
+            self._metrics.busy(took_s)
+            return await running, took_s * 1000
+
+    def _measured(self, call: Callable[[], Result]) -> Result:
+        result = call()
+        self.memory = device_memory(self._device)
+        return result
 
     async def wait_until_free(self) -> None:
         """Return when nothing computes. Who claims jobs earlier keeps them from other workers."""

@@ -19,6 +19,7 @@ from camserve.logs import get_logger
 from camserve.tracing import stage
 from workers.attempts import Outcome
 from workers.job_traces import JobTrace
+from workers.metrics import WorkerMetrics
 from workers.progress import Progress
 
 __all__ = ["HeldJobs"]
@@ -31,8 +32,9 @@ Work = TypeVar("Work")
 class HeldJobs:
     """What is in this worker's hands. Each job taken is committed once, whatever happens to it."""
 
-    def __init__(self, queue: WorkerQueue) -> None:
+    def __init__(self, queue: WorkerQueue, metrics: WorkerMetrics) -> None:
         self._queue = queue
+        self._metrics = metrics
         self._held: dict[str, Begun] = {}
         self._withdrawn: dict[str, threading.Event] = {}
         self._traces: dict[str, JobTrace] = {}
@@ -126,6 +128,8 @@ class HeldJobs:
                 "Redis refused a result: the job will be done again", job_id=begun.job_id
             )
         else:
+            if not committed:
+                self._metrics.came_late(begun.model)
             _log_end(begun, outcome, committed=committed)
 
     async def commit_all(self, begun: Sequence[Begun], outcomes: Sequence[Outcome]) -> None:

@@ -21,6 +21,7 @@ from workers.device_thread import DeviceThread
 from workers.failures import failure_of
 from workers.held_jobs import HeldJobs
 from workers.job_traces import done_together
+from workers.metrics import WorkerMetrics
 from workers.obedience import Obedience
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.portions import Work
@@ -40,6 +41,7 @@ HEARTBEAT_S = 2.0
 LOOK_S = 2.0  # how often the model repository is looked at
 PROGRESS_S = 0.5
 WANTED_S = 0.5  # how often it is asked whether what runs is still wanted
+TELL_S = 0.5  # how much of what a worker measured is lost with it
 
 
 class WorkerLoop:
@@ -54,6 +56,7 @@ class WorkerLoop:
         repository: Repository,
         quarantine: Quarantine,
         settings: Settings,
+        metrics: WorkerMetrics,
         worker: str,
         device: str,
     ) -> None:
@@ -62,29 +65,33 @@ class WorkerLoop:
         self._quarantine = quarantine
         self._settings = settings
         self._device = device
-        self._thread = DeviceThread(settings.job_time_limit_s)
+        self._metrics = metrics
+        self._thread = DeviceThread(settings.job_time_limit_s, metrics, device)
         self._proof = Proof(self._thread, device)
         self._presence = Presence(
             registry,
             repository,
             quarantine,
             self._proof,
+            self._thread,
+            metrics=metrics,
             worker=worker,
             device=device,
         )
         self._residency = Residency(
-            repository, device, settings, self._presence.publish, quarantine
+            repository, device, settings, self._presence.publish, quarantine, metrics=metrics
         )
         self._upkeep = Upkeep(
             repository, self._residency, self._presence, quarantine, settings, aside=self._aside
         )
-        self._held = HeldJobs(queue)
+        self._held = HeldJobs(queue, metrics)
         self._computing = Computing(
             self._thread,
             self._held,
             self._presence,
             self._proof,
-            settings,
+            metrics,
+            settings=settings,
             worker=worker,
             device=device,
             make_room=self._residency.make_room,
@@ -125,6 +132,7 @@ class WorkerLoop:
             asyncio.create_task(self._proof.keep(self._settings.warm_up_every_s)),
             asyncio.create_task(self._pacing.every(PROGRESS_S, self._held.report)),
             asyncio.create_task(self._pacing.every(WANTED_S, self._held.look)),
+            asyncio.create_task(self._pacing.every(TELL_S, self._metrics.tell)),
             asyncio.create_task(self._pacing.every(self._settings.lease_s / 2, reclaim)),
             asyncio.create_task(self._pacing.every(LOOK_S, self._look)),
         ]
@@ -282,7 +290,9 @@ class WorkerLoop:
 
     async def _heartbeat(self) -> None:
         async with self._one_heartbeat:  # an older one must not arrive after a newer one
-            await self._presence.heartbeat(self._residency.resident)
+            await self._presence.heartbeat(
+                self._residency.resident, self._computing.limited_batches
+            )
 
     async def _look(self) -> None:
         if await self._upkeep.look():
@@ -298,5 +308,6 @@ class WorkerLoop:
         try:
             await self._queue.release()
             await self._presence.leave()
+            await self._metrics.tell()
         except QueueUnavailable:
             logger.warning("Redis is away: unstarted jobs are handed on after their lease")

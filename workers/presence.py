@@ -6,13 +6,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
 from camserve.broker import Registry
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.errors import ErrorCode, QueueUnavailable
+from workers.device_thread import DeviceThread
+from workers.metrics import WorkerMetrics
 from workers.models import declared_card, unavailable_card
 from workers.proof import Proof
 from workers.quarantine import Quarantine
@@ -35,7 +37,9 @@ class Presence:
         repository: Repository,
         quarantine: Quarantine,
         proof: Proof,
+        thread: DeviceThread,
         *,
+        metrics: WorkerMetrics,
         worker: str,
         device: str,
     ) -> None:
@@ -43,6 +47,8 @@ class Presence:
         self._repository = repository
         self._quarantine = quarantine
         self._proof = proof
+        self._thread = thread
+        self._metrics = metrics
         self._worker = worker
         self._device = device
         self._measured = Measured()
@@ -107,12 +113,18 @@ class Presence:
             for name in set(published) - served - mine:
                 await self._registry.remove_card(name)
 
-    def learn(self, model: str, kind: str, took_ms: float) -> None:
-        """One more batch of the model, of this kind of job."""
+    def learn(self, model: str, kind: str, took_ms: float, *, inputs: int) -> None:
+        """One more batch of the model, of this kind of job, with so many inputs."""
+        self._metrics.computed(model, kind, inputs=inputs, seconds=took_ms / 1000)
         self._measured.learn(model, kind, took_ms)
 
-    async def heartbeat(self, resident: tuple[str, ...]) -> None:
-        """Say that this worker lives. Raises QueueUnavailable."""
+    async def heartbeat(
+        self, resident: tuple[str, ...], limited_batches: Mapping[str, int]
+    ) -> None:
+        """Say that this worker lives. Raises QueueUnavailable.
+
+        limited_batches: inputs at once, of models whose batches the device's memory limits.
+        """
         broken = self._broken(resident)
         models = [name for name in self._repository.names if not _is_quarantined(broken.get(name))]
         status = WorkerStatus(
@@ -126,6 +138,8 @@ class Presence:
             warm=self.warm,
             proof_age_s=self._proof.age_s,
             p50_ms=self._measured.medians(),
+            memory=self._thread.memory,
+            limited_batches=dict(limited_batches),
         )
         known = await self._registry.heartbeat(
             self._worker,

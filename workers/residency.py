@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from camserve.settings import Settings
 from workers.device_thread import die_hung
 from workers.loading import load_noted
 from workers.memory import free_memory
+from workers.metrics import WorkerMetrics
 from workers.models import ResidentModel, unavailable_card
 from workers.quarantine import Quarantine
 from workers.repository import Entry, Repository
@@ -44,14 +46,19 @@ class Residency:
         settings: Settings,
         publish: Callable[[ResolvedCard], Awaitable[None]],
         quarantine: Quarantine,
+        *,
+        metrics: WorkerMetrics,
     ) -> None:
         self._repository = repository
         self._device = device
         self._settings = settings
         self._publish = publish
         self._quarantine = quarantine
+        self._metrics = metrics
         self._models = ResidentModels(
-            settings.memory_budget_mb * 1_000_000, lambda name: not self.is_current(name)
+            settings.memory_budget_mb * 1_000_000,
+            lambda name: not self.is_current(name),
+            metrics.evicted,
         )
         self._failed: dict[str, FailedUpdate] = {}
         self._loading: dict[str, asyncio.Task[ResidentModel]] = {}
@@ -185,6 +192,7 @@ class Residency:
             raise quarantined
         limit_s = self._settings.load_time_limit_s
         async with self._turns.turn(alone=self._quarantine.is_suspect(entry)):
+            began_s = time.monotonic()
             room = partial(self._make_room, asyncio.get_running_loop(), entry.name)
             load = partial(load_noted, entry, self._device, self._settings, self._quarantine, room)
             loading = asyncio.get_running_loop().run_in_executor(self._threads, load)
@@ -195,7 +203,8 @@ class Residency:
                     self._quarantine.convict(entry, reason)
                 die_hung("loading", entry.name)
             try:
-                return await loading
+                with self._metrics.loading(entry.name, began_s):
+                    return await loading
             except CamserveError:
                 raise
             except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,11 +33,18 @@ class ResidentModels:
 
     What is let go of stays in memory until the jobs that use it are done, and counts until then.
     is_for_good: whether a model cannot be loaded again as it is, so that it makes room for none.
+    count_evicted: is told of those that had to make room.
     """
 
-    def __init__(self, budget_bytes: int, is_for_good: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        budget_bytes: int,
+        is_for_good: Callable[[str], bool],
+        count_evicted: Callable[[Iterable[str]], None],
+    ) -> None:
         self._budget_bytes = budget_bytes
         self._is_for_good = is_for_good
+        self._count_evicted = count_evicted
         self._models: OrderedDict[str, ResidentModel] = OrderedDict()
         self._uses: dict[str, set[asyncio.Future[None]]] = {}
         self._leaving: list[_Leaving] = []
@@ -106,6 +113,7 @@ class ResidentModels:
         ]
         for name in idle:
             self.let_go(name)
+        self._count_evicted(idle)
         if idle:
             logger.info("evicted to make room for %s: %s", keep, ", ".join(idle))
         return bool(idle)
@@ -121,6 +129,7 @@ class ResidentModels:
                 break
             if name != keep and not self._is_for_good(name):
                 made = self.let_go(name)
+                self._count_evicted([name])
                 logger.info(
                     "model %s is evicted: the memory budget is %d MB",
                     *(name, self._budget_bytes // 1_000_000),

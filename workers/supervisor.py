@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 
 from redis.asyncio import Redis
 
-from camserve.broker import QueueOptions, Registry, WorkerQueue
+from camserve.broker import QueueOptions, Registry, Totals, WorkerQueue
 from camserve.contracts.cards import WorkerStatus
 from camserve.errors import QueueUnavailable
 from camserve.lifeline import Lifeline
+from camserve.measures import WORKER_RESTARTS
 from camserve.settings import Settings
 from workers.pulse import Pulse
 from workers.quarantine import judge, loads_dir
@@ -94,9 +95,9 @@ class Supervisor:
             try:
                 how = await self._run_child(worker, device, lifeline)
             except OSError as error:  # no memory or no process left on this machine
-                how = f"{error}"
+                how = f"{error.strerror}"
             await self._judge({worker: None if self._stopping.is_set() else how})
-            await self._hand_on(worker)
+            await self._hand_on(worker, device, how)
             if self._stopping.is_set():
                 return
             if clock.time() - started_s > HEALTHY_AFTER_S:
@@ -143,7 +144,7 @@ class Supervisor:
         except OSError as error:
             logger.warning("what the worker was loading cannot be read: %s", error)
 
-    async def _hand_on(self, worker: str) -> None:
+    async def _hand_on(self, worker: str, device: str, how: str) -> None:
         """What the dead child had claimed goes to others now, not after its lease."""
         try:
             async with asyncio.timeout(HAND_ON_S):
@@ -156,6 +157,9 @@ class Supervisor:
                     self._redis, self._options, worker, sorted(models)
                 )
                 await self._strike_out(worker, last)
+                if not self._stopping.is_set():
+                    restart = WORKER_RESTARTS.field(socket.gethostname(), device, how)
+                    await Totals(self._redis).add({None: {restart: 1}}, worker)
         except (QueueUnavailable, TimeoutError):
             logger.warning("Redis is away: the jobs of %s are handed on after their lease", worker)
         except Exception:
@@ -175,6 +179,7 @@ class Supervisor:
                 "proof_age_s": None,
                 "resident": (),
                 "p50_ms": {},
+                "memory": None,
             }
         )
         await registry.heartbeat(worker, status.model_dump_json().encode())

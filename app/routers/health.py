@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from app.messages import json_response
+from app.readiness import state_of
 from app.state import State
 from app.stopping import Stage
 from camserve.contracts.cards import WorkerStatus
-from camserve.contracts.readiness import Readiness, WorkerReadiness, WorkerReadinessState
+from camserve.contracts.readiness import Readiness, WorkerReadiness
 from camserve.errors import QueueUnavailable
 
 __all__ = ["router"]
@@ -72,7 +73,7 @@ async def readyz(request: Request, state: State) -> Response:
 def _reason(workers: Sequence[WorkerStatus], lasts_s: float) -> str:
     if not workers:
         return "there is no live worker, so none that has run its warm-up explanation"
-    states = {_state(worker, lasts_s) for worker in workers}
+    states = {state_of(worker, lasts_s) for worker in workers}
     if "unproven" in states:
         return f"no live worker has run its warm-up explanation in the last {lasts_s:g} s"
     if "starting" in states:
@@ -86,14 +87,6 @@ def _readiness(worker: WorkerStatus, lasts_s: float) -> WorkerReadiness:
         worker=worker.worker,
         host=worker.host,
         device=worker.device,
-        state=_state(worker, lasts_s),
+        state=state_of(worker, lasts_s),
         proof_age_s=None if age_s is None else round(age_s, 3),
     )
-
-
-def _state(worker: WorkerStatus, lasts_s: float) -> WorkerReadinessState:
-    if worker.restarting:
-        return "restarting"
-    if not worker.warm:
-        return "starting"
-    return "ready" if worker.is_proven(lasts_s) else "unproven"

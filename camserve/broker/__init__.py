@@ -30,6 +30,7 @@ from camserve.broker.records import (
     Priority,
 )
 from camserve.broker.registry import Registry, WorkerRecord
+from camserve.broker.totals import Census, ModelCensus, RankCensus, Totals
 from camserve.broker.worker_queue import WorkerQueue
 from camserve.contracts.states import State
 
@@ -38,6 +39,7 @@ __all__ = [
     "EXECUTION",
     "LONGEST_BLOCK_S",
     "Begun",
+    "Census",
     "Claim",
     "CommandKind",
     "CommandReader",
@@ -53,15 +55,18 @@ __all__ = [
     "LetterPage",
     "LinkSecret",
     "LostAttempt",
+    "ModelCensus",
     "ModelCommand",
     "Page",
     "Priority",
     "QueueOptions",
     "Quota",
+    "RankCensus",
     "RateLimiter",
     "RecentJobs",
     "Registry",
     "State",
+    "Totals",
     "WorkerQueue",
     "WorkerRecord",
     "connect",

@@ -15,6 +15,8 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:recent         sorted set of ids of explanations, newest last, capped
     cam:{M}:dead           sorted set of ids of dead letters, newest last, capped
     cam:{M}:letter:ID      hash: what is known of a job that was given up
+    cam:{M}:totals         hash: what is counted, by its name and labels; {*}: of no model
+    cam:{M}:added:N        mark of a call that has added to the totals; also {*}
     cam:queues             set of models that ever had a job, for the reaper
     cam:models             model -> resolved card
     cam:workers            worker -> record
@@ -31,8 +33,9 @@ Lives: open jobs live until their deadline plus `job_ttl_s`, closed ones for `jo
 long as a delivery takes that is not settled, always `job_ttl_s` beyond its next attempt; streams
 and the sets of them at least as long as their youngest job; commands and their answers for
 `job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again;
-paces as long as a job; dead letters, and the sets of them, `dead_letter_ttl_s`. Only cards,
-workers and the secret stay.
+paces as long as a job; dead letters, and the sets of them, `dead_letter_ttl_s`; totals a month
+after the last time that something was added, and marks of that for a minute. Only cards, workers
+and the secret stay.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ __all__ = [
     "LINKS",
     "MODEL_NAME",
     "NEWS",
+    "NO_MODEL",
     "QUEUES",
     "RANKS",
     "REAPER",
@@ -89,6 +93,9 @@ LINKS: Final = "cam:link-secret"
 DONE: Final = "cam:done"
 NEWS: Final = "cam:news"
 DELIVERIES: Final = "cam:deliveries"
+
+NO_MODEL: Final = "cam:{*}:"
+"""What the keys of totals begin with that are of no model: no model has that name."""
 
 GROUP: Final = "workers"
 REDELIVERED: Final = "redelivered"

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scope",
         action="append",
         choices=[str(scope) for scope in Scope],
-        help="what it may do; may be repeated, admin includes explain (default: explain)",
+        help="what it may do; may be repeated; admin includes explain, which includes metrics "
+        "(default: explain)",
     )
     add.add_argument(
         "--rate",

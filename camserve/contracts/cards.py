@@ -18,6 +18,7 @@ from camserve.vocabulary import REDUCTIONS
 __all__ = [
     "SOURCES",
     "CardState",
+    "DeviceMemory",
     "FailedUpdate",
     "LayerSummary",
     "ModelCard",
@@ -175,6 +176,15 @@ class ServiceTimes(Message):
     predict: float | None = Field(None, description="Of predictions.")
 
 
+class DeviceMemory(Message):
+    """Bytes."""
+
+    used: int = Field(description="That the worker's tensors take; of a CPU, its whole process.")
+    reserved: int = Field(description="That it keeps from others: what it has used, or will.")
+    free: int = Field(description="That nobody has taken, this worker or another process.")
+    total: int
+
+
 class WorkerStatus(Message):
     """A worker's heartbeat."""
 
@@ -196,6 +206,13 @@ class WorkerStatus(Message):
     )
     p50_ms: dict[str, ServiceTimes] = Field(
         {}, description="By model, the medians of its last batches."
+    )
+    limited_batches: dict[str, int] = Field(
+        {},
+        description="Inputs at once, of each model whose batches the memory of the device limits.",
+    )
+    memory: DeviceMemory | None = Field(
+        None, description="Of its device, after the last computation; null: not known."
     )
     restarting: bool = Field(
         default=False, description="It died, and another one is about to take its place."

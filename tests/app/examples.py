@@ -79,6 +79,7 @@ def requests() -> dict[str, dict[str, Any]]:
         "purge-dead-letters": {"method": "DELETE", "path": "/v1/dead-letters?model=shapes"},
         "alive": {"method": "GET", "path": "/livez"},
         "ready": {"method": "GET", "path": "/readyz"},
+        "metrics": {"method": "GET", "path": "/metrics"},
         **_of_neighbours(create["inputs"][0]["image"]["base64"]),
     }
 
@@ -154,6 +155,8 @@ def exchange(client: httpx.Client, request: dict[str, Any], job_id: str) -> dict
         body = response.json()
         if isinstance(body, list):
             body = _of_shapes(body)
+    elif path == "/metrics":  # which there are, with their types; the numbers are of the moment
+        body = sorted(line[7:] for line in response.text.splitlines() if line.startswith("# TYPE "))
     elif content_type.startswith("text/event-stream"):
         lines = response.text.splitlines()
         body = [json.loads(line[5:]) for line in lines if line.startswith("data:")]

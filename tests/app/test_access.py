@@ -144,7 +144,6 @@ async def test_what_changes_the_service_needs_an_administrator(
         ("POST", "/whatever/comes/next", Scope.ADMIN),
         ("POST", "/livez", Scope.ADMIN),
         ("GET", "/whatever/comes/next", Scope.EXPLAIN),
-        ("GET", "/metrics", Scope.EXPLAIN),
         ("GET", "/livez/x", Scope.EXPLAIN),
         ("GET", "//livez", Scope.EXPLAIN),
         ("GET", "/livez\n", Scope.EXPLAIN),
@@ -153,6 +152,10 @@ async def test_what_changes_the_service_needs_an_administrator(
         ("GET", "", Scope.EXPLAIN),
         ("GET", "/docs/1.2/x.js", None),
         ("HEAD", "/readyz", None),
+        ("GET", "/metrics", Scope.METRICS),
+        ("HEAD", "/metrics", Scope.METRICS),
+        ("GET", "/metrics/", Scope.EXPLAIN),
+        ("POST", "/metrics", Scope.ADMIN),
     ],
 )
 def test_the_rule(method: str, path: str, scope: Scope | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from camserve.api_keys import Scope
-from camserve.broker import keys
+from camserve.broker import Totals, keys
 from camserve.contracts.jobs import Job
 from tests.app.front import Front, prediction_of
 from tests.app.keys import add_key
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 # a line of the table in keys.py: what stands there for a name, and what only passes by
 _FAMILY = re.compile(r"cam:[{}:\w-]+")
 _NAMES = {
-    "{M}": r"\{toy\}",
+    "{M}": r"\{(toy|\*)\}",
     "LANE": r"[\w@:]+",
     "ID": "[^:]+",
     "N": "[^:]+",
@@ -62,6 +62,8 @@ async def every_call(front: Front, inbox: Inbox) -> None:
         await end(front, told)
         await settled(front, told)
     await predictions(front)
+    for model in ("toy", None):  # as workers do
+        await Totals(front.redis).add({model: {"measured": 1.5}}, "nonce")
     ear = await front.commanded()
     load = asyncio.create_task(front.client.post("/v1/models/toy/load"))
     (command,) = await ear.next(2.0)

@@ -94,6 +94,7 @@ def test_operations_read_well() -> None:
         "POST /v1/dead-letters/{letter_id}/replay",
         "GET /livez",
         "GET /readyz",
+        "GET /metrics",
         "POST /v1/models/{model}:explain",
         "POST /v1/models/{model}:predict",
         "GET /v2",
@@ -180,6 +181,7 @@ def test_operations_have_names_for_generated_clients() -> None:
         "purge_dead_letters",
         "livez",
         "readyz",
+        "metrics",
     }
     assert len(names) == len(set(names))
     open_inference = {"explain", "infer", "metadata", "ready"}
@@ -221,6 +223,7 @@ def test_every_operation_says_which_key_it_needs() -> None:
             assert nothing == {}  # where no keys are configured
             of_operators = path.endswith("load") or path.startswith("/v1/dead-letters")
             scope = "admin" if of_operators else "explain"
+            scope = "metrics" if path == "/metrics" else scope
             expected = [{"bearer": [scope]}, {"header": [scope]}]
             if "/results/" in path or path.endswith("/events"):
                 expected.append({"signature": []})

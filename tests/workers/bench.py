@@ -9,13 +9,22 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from camserve.broker import CommandReader, CommandSender, JobQueue, JobRecord, Registry, WorkerQueue
+from camserve.broker import (
+    CommandReader,
+    CommandSender,
+    JobQueue,
+    JobRecord,
+    Registry,
+    Totals,
+    WorkerQueue,
+)
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.states import State
 from camserve.queueing import queue_options
 from camserve.settings import Settings
 from tests.workers.jobs import read
 from workers.loop import WorkerLoop
+from workers.metrics import WorkerMetrics
 from workers.quarantine import Quarantine
 from workers.repository import scan
 
@@ -41,6 +50,7 @@ class Bench:
             repository=scan(models),
             quarantine=Quarantine(loads, models, worker="w1", device="cpu"),
             settings=settings,
+            metrics=WorkerMetrics(Totals(redis), "cpu"),
             worker="w1",
             device="cpu",
         )

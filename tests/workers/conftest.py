@@ -39,6 +39,7 @@ async def start(
     monkeypatch.setattr(loop_module, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(loop_module, "PROGRESS_S", 0.01)
     monkeypatch.setattr(loop_module, "WANTED_S", 0.01)
+    monkeypatch.setattr(loop_module, "TELL_S", 0.01)
     running: list[tuple[Bench, asyncio.Task[None]]] = []
 
     async def start(**changes: Any) -> Bench:

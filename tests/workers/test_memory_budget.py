@@ -36,7 +36,8 @@ class Device:
     def __init__(self, sizes: dict[str, int], for_good: frozenset[str]) -> None:
         self.sizes = sizes
         self.for_good = for_good
-        self.models = ResidentModels(BUDGET, for_good.__contains__)
+        self.evicted: list[str] = []
+        self.models = ResidentModels(BUDGET, for_good.__contains__, self.evicted.extend)
         self.jobs: list[tuple[str, ResidentModel, contextlib.AbstractContextManager[None]]] = []
         self.last_used: list[str] = []
 
@@ -136,7 +137,7 @@ def test_the_budget_holds_whatever_happens(
 
 @pytest.mark.anyio
 async def test_both_versions_count_while_one_replaces_the_other() -> None:
-    models = ResidentModels(BUDGET, lambda _: False)
+    models = ResidentModels(BUDGET, lambda _: False, lambda _: None)
     for name, size in (("a", 4), ("b", 4)):
         models.put(model(name, size))
     with models.in_use("a"):
@@ -149,7 +150,7 @@ async def test_both_versions_count_while_one_replaces_the_other() -> None:
 
 @pytest.mark.anyio
 async def test_what_is_used_is_waited_for() -> None:
-    models = ResidentModels(BUDGET, lambda _: False)
+    models = ResidentModels(BUDGET, lambda _: False, lambda _: None)
     models.put(model("a", 8))
     with models.in_use("a"):
         room = asyncio.create_task(models.make_room(8, keep="b"))

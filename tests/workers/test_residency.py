@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import pytest
 import torch
 
+from camserve.broker import Totals, connect
 from camserve.contracts.cards import ResolvedCard
 from camserve.engine import Explainer
 from camserve.errors import (
@@ -25,6 +26,7 @@ from camserve.errors import (
 from camserve.settings import Settings
 from tests.workers.cards import TINY, entry_of, factory_card, settings, write_model
 from workers import loading, residency
+from workers.metrics import WorkerMetrics
 from workers.models import ResidentModel, declared_card
 from workers.quarantine import Quarantine
 from workers.repository import Entry, Repository, scan
@@ -110,7 +112,10 @@ def make(tmp_path: Path, loads: Loads, published: list[ResolvedCard]) -> Callabl
             quarantine.convict(repository.entries[name], "its load outlasted the limit")
             if not quarantined:
                 quarantine.lift(repository.entries[name])
-        return Observed(repository, "cpu", settings(**changes), publish, quarantine)
+        metrics = WorkerMetrics(Totals(connect("unix://nowhere")), "cpu")
+        return Observed(
+            repository, "cpu", settings(**changes), publish, quarantine, metrics=metrics
+        )
 
     return make
 

@@ -6,13 +6,13 @@
 local prefix, id, lane, entry, token = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local consumer, max_attempts, ttl_ms = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local job = key(prefix, 'job', id)
-local state, current, owner, attempts, deadline_ms, cancel, document, begun = unpack(redis.call(
-  'HMGET', job, 'state', 'entry', 'owner', 'attempts', 'deadline_ms', 'cancel', 'document', 'begun'))
+local state, current, owner, attempts, deadline_ms, cancel, document, begun, priority, created_ms =
+  unpack(redis.call('HMGET', job, 'state', 'entry', 'owner', 'attempts', 'deadline_ms', 'cancel',
+    'document', 'begun', 'priority', 'created_ms'))
 
 -- For the operator: what is known of a job that was given up, for longer than the job itself.
 local function write_letter(cap, life_ms)
   local letters, letter = prefix .. 'dead', key(prefix, 'letter', id)
-  local priority, created_ms = unpack(redis.call('HMGET', job, 'priority', 'created_ms'))
   redis.call('HSET', letter, 'document', document, 'priority', priority,
     'execution', string.match(lane, '@(.+)') or 'auto', 'created_ms', created_ms,
     'deadline_ms', deadline_ms, 'died_ms', digits(now_ms()),
@@ -48,6 +48,10 @@ if attempts >= max_attempts then
   close(prefix, id, lane, entry, 'dead', ttl_ms, ARGV[9])
   write_letter(tonumber(ARGV[10]), ARGV[11])
   return false
+end
+count(prefix, 'job_attempts')
+if attempts == 0 then
+  count_wait(prefix, priority, math.max(now_ms() - tonumber(created_ms), 0))
 end
 redis.call('HDEL', job, 'progress')
 redis.call('HSET', job, 'state', 'running', 'attempts', attempts + 1, 'owner', token,

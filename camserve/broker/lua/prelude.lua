@@ -6,6 +6,9 @@ local DONE = 'cam:done'
 local NEWS = 'cam:news'
 local DELIVERIES = 'cam:deliveries'
 local OPEN = {queued = true, running = true}
+local TOTALS_LIFE_MS = 30 * 24 * 3600 * 1000 -- without a job; a counter that begins anew loses its past
+local ADDED_LIFE_MS = 60000
+local LONGEST_WAIT_MS = 131072 -- the bound of the last bucket but one: see camserve/measures.py
 
 local function key(prefix, kind, id)
   return prefix .. kind .. ':' .. id
@@ -33,6 +36,28 @@ local function keep(name, ttl_ms)
   if redis.call('PTTL', name) < tonumber(ttl_ms) then
     redis.call('PEXPIRE', name, ttl_ms)
   end
+end
+
+local function keep_totals(prefix)
+  if redis.call('PTTL', prefix .. 'totals') < TOTALS_LIFE_MS / 2 then
+    redis.call('PEXPIRE', prefix .. 'totals', TOTALS_LIFE_MS)
+  end
+end
+
+-- Counts a transition in the script that makes it: once, wherever it happens and whoever dies.
+local function count(prefix, field)
+  redis.call('HINCRBY', prefix .. 'totals', field, 1)
+  keep_totals(prefix)
+end
+
+-- Notes for how long a job waited, in a bucket of twice the width of the one below.
+local function count_wait(prefix, priority, waited_ms)
+  local bound, field = 1, 'queue_wait_seconds|' .. priority .. '|'
+  while bound < waited_ms and bound <= LONGEST_WAIT_MS do
+    bound = bound * 2
+  end
+  count(prefix, field .. (bound > LONGEST_WAIT_MS and '+Inf' or string.format('%.3f', bound / 1000)))
+  redis.call('HINCRBYFLOAT', prefix .. 'totals', field .. 'sum', string.format('%.3f', waited_ms / 1000))
 end
 
 -- Where there may be entries: the lanes of jobs that name no device, and those of the devices named.
@@ -154,6 +179,7 @@ local function accept(prefix, id, new)
     redis.call('ZREMRANGEBYRANK', recent, 0, -1 - new.listed)
     keep(recent, life_ms)
   end
+  count(prefix, 'jobs_accepted|' .. new.priority)
   return life_ms
 end
 
@@ -219,6 +245,7 @@ local function close(prefix, id, lane, entry, state, ttl_ms, failure)
     redis.call('DEL', key(prefix, 'in', id))
   end
   remove(prefix, lane, entry)
+  count(prefix, 'jobs|' .. state)
   local delivery_life_ms = redis.call('HGET', job, 'delivery_life_ms')
   if delivery_life_ms then
     deliver(prefix, id, 0, math.max(tonumber(delivery_life_ms), tonumber(ttl_ms)))
@@ -239,6 +266,9 @@ local function requeue(prefix, lane, entry, id, ttl_ms, how)
   end
   if state == 'running' and how and begun then
     redis.call('HSET', job, 'begun', begun .. ' ' .. digits(now_ms()) .. ' ' .. how)
+  end
+  if state == 'running' then
+    count(prefix, 'job_redeliveries')
   end
   local device = string.match(lane, '@.+') or ''
   local to = (state == 'queued' and priority or 'redelivered') .. device

@@ -1,0 +1,41 @@
+"""Each metric is described where operators look, and nothing is described that is none."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.app.examples import FOLDER
+from tests.service import ROOT
+
+PAGE = (ROOT / "docs" / "operating.md").read_text("utf-8")
+NAMES = {
+    line.split()[0]
+    for line in json.loads((FOLDER / "metrics.json").read_text("utf-8"))["response"]["body"]
+}
+"""As the service tells them; test_examples compares the file with a running one."""
+
+
+def documented() -> set[str]:
+    """The names in the tables of metrics; `…_free_bytes` stands for the name before it."""
+    section = PAGE.partition("## Metrics")[2].partition("\n## ")[0]
+    found = set()
+    for row in re.findall(r"^\| (`(?:camserve|process)_.+?) \|", section, re.MULTILINE):
+        first, *others = re.findall(r"`([\w…]+)`", row)
+        found.add(first)
+        for name in others:
+            found.add(
+                re.sub(r"_used_bytes$", name.removeprefix("…"), first) if "…" in name else name
+            )
+    return found
+
+
+def test_the_page_names_each_metric() -> None:
+    assert documented() == NAMES
+
+
+def test_the_expressions_are_of_metrics() -> None:
+    used = set(re.findall(r"\b(camserve_\w+|process_\w+)", PAGE))
+    stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in used}
+    unknown = {s for s in stems - NAMES if not any(name.startswith(s) for name in NAMES)}
+    assert unknown == set()
