@@ -67,8 +67,8 @@ class Loads:
 class Observed(Residency):
     """The repository is what `Upkeep` changes."""
 
-    def __init__(self, repository: Repository, *arguments: Any) -> None:
-        super().__init__(repository, *arguments)
+    def __init__(self, repository: Repository, *arguments: Any, **named: Any) -> None:
+        super().__init__(repository, *arguments, **named)
         self.repository = repository
 
 
