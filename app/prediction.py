@@ -79,6 +79,7 @@ async def _submission(
         kind="predict",
         model=card.name,
         model_version=card.version,
+        model_interface=card.interface,
         inputs=tuple(one.meta for one in inputs),
         precision=request.precision,
         request_id=request_id,

@@ -41,6 +41,7 @@ TITLE: dict[ErrorCode, str] = {
     ErrorCode.MODEL_UNAVAILABLE: "The model cannot be loaded",
     ErrorCode.MODEL_LOADING: "The model is being loaded",
     ErrorCode.MODEL_QUARANTINED: "Loading the model crashes the worker",
+    ErrorCode.MODEL_CHANGED: "The model changed while the request waited",
     ErrorCode.NOT_EXPLAINABLE: "There is no Grad-CAM for these layers",
     ErrorCode.SHAPE_MISMATCH: "The shapes do not fit together",
     ErrorCode.RATE_LIMITED: "Too many calls in a short time",
@@ -207,6 +208,12 @@ ADVICE: dict[ErrorCode, str] = {
         "this `version` of the model, so it is not loaded again; `reason` says what was seen. "
         "Mend the model's folder, which is noticed within seconds, or have the operator try it "
         "once more with POST /v1/models/{model}/load."
+    ),
+    ErrorCode.MODEL_CHANGED: (
+        "The request was checked and its inputs were prepared for a version of the model that is "
+        "not served any more, and the one that is, `version`, has another input, other classes or "
+        "other layers. A result could mean something else than what was asked for. Send the "
+        "request again: it is checked against the new version."
     ),
     ErrorCode.NOT_EXPLAINABLE: (
         "Grad-CAM needs a layer with space or time that the score depends on. `candidates` "

@@ -66,6 +66,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.MODEL_UNAVAILABLE: 503,
     ErrorCode.MODEL_LOADING: 503,
     ErrorCode.MODEL_QUARANTINED: 503,
+    ErrorCode.MODEL_CHANGED: 503,
     ErrorCode.NOT_EXPLAINABLE: 422,
     ErrorCode.SHAPE_MISMATCH: 422,
     ErrorCode.RATE_LIMITED: 429,

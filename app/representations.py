@@ -126,7 +126,7 @@ def _lifetime(record: JobRecord, job: Job, finished: Finished | None) -> dict[st
         "id": record.id,
         "state": record.state,
         "model": record.model,
-        "model_version": job.model_version,
+        "model_version": finished.result.model_version if finished else job.model_version,
         "created_at": _time(record.created_ms),
         "started_at": _time(record.started_ms) if record.started_ms else None,
         "completed_at": _time(record.completed_ms) if record.completed_ms else None,

@@ -99,6 +99,7 @@ async def submit(
     job = Job(
         model=card.name,
         model_version=card.version,
+        model_interface=card.interface,
         inputs=tuple(prepared.meta for prepared in inputs),
         targets=targets,
         method=request.method,
@@ -145,7 +146,8 @@ def _fingerprint(job: Job, execution: str, payload: bytes) -> str:
     same = job.model_dump_json(
         # the same bytes under another name are the same, and so is a retry after a model's reload
         exclude={
-            **dict.fromkeys(("request_id", "model_version", "input_digest", "replay_of"), True),
+            **dict.fromkeys(("request_id", "model_version", "model_interface"), True),
+            **dict.fromkeys(("input_digest", "replay_of"), True),
             "inputs": {"__all__": {"name"}},
         }
     )

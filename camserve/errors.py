@@ -15,7 +15,7 @@
     │                             DeadLetterNotFound
     ├── ModelError             the model or its card is at fault
     │   ├── InvalidCard, UnsupportedModel
-    │   ├── ModelUnavailable, ModelLoading, ModelQuarantined
+    │   ├── ModelUnavailable, ModelLoading, ModelQuarantined, ModelChanged
     │   └── NotExplainable, ShapeMismatch
     ├── ServiceError           the service cannot do it now
     │   ├── RateLimited, TooManyConnections, ShuttingDown
@@ -55,6 +55,7 @@ __all__ = [
     "InvalidRequest",
     "LayerNotFound",
     "MalformedRequest",
+    "ModelChanged",
     "ModelError",
     "ModelLoading",
     "ModelNotFound",
@@ -133,6 +134,7 @@ class ErrorCode(StrEnum):
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_LOADING = "model_loading"
     MODEL_QUARANTINED = "model_quarantined"
+    MODEL_CHANGED = "model_changed"
     NOT_EXPLAINABLE = "not_explainable"
     SHAPE_MISMATCH = "shape_mismatch"
     RATE_LIMITED = "rate_limited"
@@ -484,6 +486,20 @@ class ModelQuarantined(ModelError):
             f"have it tried once more by POST /v1/models/{model}/load; the worker's log says more",
             version=version,
             reason=reason,
+        )
+
+
+class ModelChanged(ModelError):
+    """While the job waited, the model became one that takes or answers something else."""
+
+    code = ErrorCode.MODEL_CHANGED
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(
+            f"model {model!r} has changed while this waited: version {version} has another input, "
+            "other classes or other layers than the one that it was checked against; send it again",
+            version=version,
+            retry_after_s=1,
         )
 
 

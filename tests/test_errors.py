@@ -34,6 +34,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ExplanationNotFound": ("id",),
     "LayerNotFound": ("stage9", ["stage1", "stage3"]),
     "QueueFull": ("m", "bulk", 3, 1.2),
+    "ModelChanged": ("m", "1f4a"),
     "ModelQuarantined": ("m", "1f4a", "loading it ended the worker process 2 times"),
     "QueueUnavailable": (),
     "NoWorker": (None,),

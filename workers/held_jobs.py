@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from camserve.broker import Begun, WorkerQueue
+from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
-from camserve.errors import Canceled, ErrorCode, QueueUnavailable
+from camserve.errors import Canceled, ErrorCode, ModelChanged, QueueUnavailable
 from camserve.logs import get_logger
 from camserve.tracing import stage
 from workers.attempts import Outcome
@@ -134,6 +135,18 @@ class HeldJobs:
 
     async def commit_all(self, begun: Sequence[Begun], outcomes: Sequence[Outcome]) -> None:
         await asyncio.gather(*map(self.commit, begun, outcomes))
+
+    async def drop_outdated(
+        self, card: ResolvedCard, work: Sequence[tuple[Begun, Job]]
+    ) -> list[tuple[Begun, Job]]:
+        """The jobs that this version of the model computes as they were meant; those that were
+        accepted for one with another interface fail."""
+        fits = [job.model_interface in ("", card.interface) for _, job in work]
+        changed = FailureMessage.of(ModelChanged(card.name, card.version))
+        for (begun, _), fit in zip(work, fits, strict=True):
+            if not fit:
+                await self.commit(begun, changed)
+        return [one for one, fit in zip(work, fits, strict=True) if fit]
 
     async def drop_unwanted(self, work: Sequence[tuple[Begun, Work]]) -> list[tuple[Begun, Work]]:
         """The jobs that somebody still waits for; those that are canceled, closed or past their

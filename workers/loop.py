@@ -227,7 +227,9 @@ class WorkerLoop:
             self._aside(self._load_then_compute(model, work))
         else:
             with self._residency.in_use(model):
-                await self._computing.run(resident, work)
+                await self._computing.run(
+                    resident, await self._held.drop_outdated(resident.card, work)
+                )
 
     async def _begin(self, claims: Sequence[Claim]) -> list[Begun]:
         """Begin through an outage too: else what is claimed would wait until its lease runs out."""
@@ -286,7 +288,10 @@ class WorkerLoop:
                 failure = failure_of(error, f"loading {model}")
                 await self._held.commit_all(held, [failure] * len(work))
             else:
-                await self._computing.run(resident, await self._held.drop_unwanted(work))
+                wanted = await self._held.drop_unwanted(work)
+                await self._computing.run(
+                    resident, await self._held.drop_outdated(resident.card, wanted)
+                )
 
     async def _heartbeat(self) -> None:
         async with self._one_heartbeat:  # an older one must not arrive after a newer one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -125,6 +127,12 @@ class FailedUpdate(Message):
     problem: FailureMessage = Field(description="Why it could not be loaded.")
 
 
+_INTERFACE = {
+    *("input", "task", "scores", "labels", "classes", "output_shape", "output_format"),
+    *("reduction_layer", "reductions", "modules"),
+}
+
+
 class ResolvedCard(Message):
     """What a worker publishes: the card, completed by the source and the probe."""
 
@@ -162,6 +170,13 @@ class ResolvedCard(Message):
     candidates: tuple[str, ...] = Field((), description="Explainable layers, best first.")
     layers: tuple[LayerSummary, ...] = ()
     modules: tuple[str, ...] = Field((), description="All names that a layer can be asked by.")
+
+    @cached_property
+    def interface(self) -> str:
+        """Digest of what requests are prepared and checked by: of two versions with the same one,
+        either can compute a job that was accepted for the other."""
+        by = self.model_dump_json(include=_INTERFACE)
+        return hashlib.sha256(by.encode()).hexdigest()[:12]
 
     def label(self, class_index: int | None) -> str | None:
         if class_index is None or class_index >= len(self.labels):

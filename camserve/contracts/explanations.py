@@ -140,7 +140,10 @@ class Lifetime(Message):
     id: str = Field(description="Sorts by the time of acceptance.")
     state: State
     model: str = Field(description="Name of the model.")
-    model_version: str = Field(description="Digest of its card and files when it was accepted.")
+    model_version: str = Field(
+        description="Digest of the card and files that computed it; until then, of those that it "
+        "was accepted for."
+    )
     created_at: datetime = Field(description="When it was accepted.")
     started_at: datetime | None = Field(None, description="When the last attempt began.")
     completed_at: datetime | None = Field(

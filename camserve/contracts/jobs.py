@@ -82,6 +82,9 @@ class Job(Message):
     kind: Literal["explain", "predict", "load"] = "explain"
     model: str
     model_version: str
+    model_interface: str = Field(
+        "", description="What its inputs and targets were checked by; see `ResolvedCard.interface`."
+    )
     inputs: tuple[JobInput, ...] = ()
     targets: tuple[JobTarget, ...] = ()
     method: Method = "gradcam"

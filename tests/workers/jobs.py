@@ -50,7 +50,8 @@ def document(
     **fields: Any,
 ) -> Job:  # fmt: skip
     shapes = tuple(JobInput(shape=tuple(tensor.shape), geometry={}) for tensor in inputs)
-    return Job(model=model, model_version="", inputs=shapes, targets=tuple(targets), **fields)
+    fields = {"model_version": ""} | fields
+    return Job(model=model, inputs=shapes, targets=tuple(targets), **fields)
 
 
 def payload(*inputs: torch.Tensor) -> bytes:

@@ -18,10 +18,11 @@ from camserve.contracts.states import State
 from camserve.errors import ModelUnavailable
 from tests.workers import jobs
 from tests.workers.bench import Bench, Start, eventually
-from tests.workers.cards import TINY, entry_of, factory_card, write_model
+from tests.workers.cards import TINY, entry_of, factory_card, settings, write_model
 from tests.workers.factories import SLOW
 from tests.workers.jobs import enqueue, noise
 from workers import loop as loop_module
+from workers.models import load_model
 
 pytestmark = pytest.mark.anyio
 
@@ -365,3 +366,47 @@ async def test_a_failure_here_hides_nothing_that_works_elsewhere(
     assert (await refusal(bench, job_id))["code"] == "model_unavailable"
     card = await card_that(bench, "picky", lambda one: one.state == "unavailable")
     assert card.version == entry.version
+
+
+def interface_of(models: Path, name: str) -> str:
+    return load_model(entry_of(models / name), "cpu", settings()).card.interface
+
+
+@pytest.mark.parametrize("was_resident", [True, False])
+async def test_jobs_that_wait_are_computed_as_they_were_meant_or_not_at_all(
+    start: Start, models: Path, *, was_resident: bool
+) -> None:
+    """A job is checked, and its inputs prepared, by the card of its time."""
+    bench = await start()
+    if was_resident:
+        await version_of(bench)
+    meant = {"model_interface": interface_of(models, "tiny"), "model_version": "accepted"}
+    second = rewrite(models, "tiny", OTHER)
+    await card_that(bench, "tiny", lambda card: card.version == second)
+    weights_alone = await enqueue(bench.queue, noise(0), **meant)
+    assert (await bench.answer(weights_alone))[0].model_version == second
+    third = rewrite(models, "tiny", factory_card(classes=4))
+    await card_that(bench, "tiny", lambda card: card.version == third)
+    late = await enqueue(bench.queue, noise(0), **meant)
+    refused = await refusal(bench, late)
+    assert refused["code"] == "model_changed"
+    assert f"version {third} has another input" in refused["detail"]
+    assert refused["extensions"] == {"version": third, "retry_after_s": 1}
+    await bench.answer(await enqueue(bench.queue, noise(0)))
+
+
+@pytest.mark.parametrize(
+    ("head", "same"),
+    [
+        ('title = "T"', True),
+        ('feature_layer = "stem"', True),
+        ('labels = ["a", "b", "c"]', False),
+        ('task = "multi-label"', False),
+        ('reduction_layer = "softmax"', False),
+    ],
+)
+def test_what_a_request_is_checked_by(models: Path, head: str, *, same: bool) -> None:
+    write_model(models, "other", factory_card(head=head))
+    write_model(models, "rgb", TINY.replace('"L"', '"L"\nmean = [0.5]'))
+    assert (interface_of(models, "other") == interface_of(models, "tiny")) is same
+    assert interface_of(models, "rgb") != interface_of(models, "tiny")
