@@ -40,7 +40,7 @@ class JobTrace:
         }
         now_ns = time.time_ns()
         # by this host's clock, and as long as it was by the server's
-        entered_ns = now_ns - begun.queued_ms * 1_000_000
+        entered_ns = now_ns - max(begun.queued_ms, 0) * 1_000_000
         waited = tracer.start_span("queue", request, attributes=attributes, start_time=entered_ns)
         waited.end(now_ns)
         self.span = tracer.start_span(

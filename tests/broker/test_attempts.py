@@ -8,7 +8,16 @@ from redis.asyncio import Redis
 
 from camserve.broker import DeadLetters, JobQueue, QueueOptions, State, WorkerQueue, keys
 from tests.broker.conftest import WorkerMaker
-from tests.broker.jobs import MODEL, age, assert_at_rest, begin_one, claim_one, eventually, submit
+from tests.broker.jobs import (
+    MODEL,
+    age,
+    assert_at_rest,
+    begin_one,
+    claim_one,
+    eventually,
+    submit,
+    time_passes,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +57,21 @@ async def test_a_closed_job_and_all_of_it_live_equally_long(
     await w.finish(begun, b"r")
     for name in (*names, keys.result(MODEL, job_id)):
         assert options.job_ttl_ms - 5_000 < await redis.pttl(name) <= options.job_ttl_ms
+
+
+async def test_an_attempt_knows_how_long_it_waited_in_its_lane(
+    queue: JobQueue, worker: WorkerMaker, redis: Redis, options: QueueOptions
+):
+    job_id = await submit(queue)
+    for name in ("dead", "heir"):  # the heir's wait begins when the job is handed on
+        await time_passes(redis)
+        begun = await begin_one(worker(name))
+        record = await queue.get(job_id)
+        assert record is not None
+        assert record.started_ms is not None
+        assert begun.queued_ms == record.started_ms - int(begun.claim.entry.partition("-")[0])
+        assert begun.queued_ms > 0
+        await WorkerQueue.release_consumer(redis, options, name, [MODEL])
 
 
 async def test_a_failure_is_committed(queue: JobQueue, worker: WorkerMaker, redis: Redis):

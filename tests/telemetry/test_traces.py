@@ -131,6 +131,26 @@ def test_what_fails_is_found_by_its_answer(traced: Traced) -> None:
     assert "secret" not in str(spans)
 
 
+def test_in_a_batch_the_guilty_one_is_named(traced: Traced) -> None:
+    first = traced.slow_job()
+    callers = {name: new_trace() for name in ("good", "bad", "ugly")}
+    waiting = {
+        name: traced.ask(
+            FAULTY if name == "bad" else 0.0,
+            headers={**headers, "X-Request-ID": name},
+            wait=False,
+        )
+        for name, (_, headers) in callers.items()
+    }
+    traced.let_go()
+    traced.succeeded(first, waiting["good"], waiting["ugly"])
+    (failed,) = traced.lines(event="job failed", request_id="bad")
+    (raised,) = traced.lines(event="unexpected error", error_id=failed["error_id"])
+    assert raised["job_ids"] == [job_id_of(response) for response in waiting.values()]
+    assert raised["job_id"] == failed["job_id"] == job_id_of(waiting["bad"])
+    assert (raised["request_id"], raised["trace_id"]) == ("bad", callers["bad"][0])
+
+
 def test_the_lines_of_one_explanation(traced: Traced) -> None:
     trace_id, headers = new_trace()
     response = traced.ask(headers={**headers, "X-Request-ID": "lines-1"})
