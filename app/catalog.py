@@ -67,9 +67,11 @@ class Catalog:
         """One card, in whatever state. Raises ModelNotFound, NoWorker, QueueUnavailable."""
         card = await self.find(name)
         if card is None:
-            known = await self._registry.cards()
-            if not known and not await self.workers():
+            known, workers = await self._registry.cards(), await self.workers()
+            if not known and not workers:
                 raise NoWorker(None)  # nobody has told us yet which models there are
+            if any(name in worker.models for worker in workers):
+                raise NoWorker(name)  # Redis lost its data, and it is about to be published again
             raise ModelNotFound(name, known)
         return card
 

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from camserve.broker.connection import is_outage
@@ -16,6 +19,8 @@ __all__ = ["Notifications"]
 
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 1.0
+_QUIET_S = 5.0
+"""After that long without a word the server is asked for one, and has as long to answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +91,7 @@ class Notifications:
         async with self._redis.pubsub() as subscription:
             await subscription.subscribe(*self._channels)
             while True:
-                message = await subscription.get_message(timeout=None)
-                if message is None:
-                    continue
+                message = await _next_word(subscription)
                 if message["type"] == "subscribe":
                     # Also after a reconnection that redis-py made by itself.
                     if message["channel"].decode() == self._channels[-1]:
@@ -105,3 +108,18 @@ class Notifications:
         for subject in subjects:
             for event in self._waiters.get(subject, ()):
                 event.set()
+
+
+async def _next_word(subscription: PubSub) -> dict[str, Any]:
+    """What the server says next, of news or only that it is there.
+
+    Raises ConnectionError for one that says nothing: who only listens would never be told that
+    the other end is gone.
+    """
+    word = await subscription.get_message(timeout=_QUIET_S)
+    if word is None:
+        await subscription.ping()
+        word = await subscription.get_message(timeout=_QUIET_S)
+    if word is None:
+        raise RedisConnectionError("the subscription is dead: a ping was not answered")
+    return dict(word)

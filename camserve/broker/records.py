@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -129,6 +130,9 @@ class Claim:
     entry: str
     weight: int = 1
     """How much of a batch it takes."""
+    token: str = field(default_factory=lambda: secrets.token_hex(16), compare=False, repr=False)
+    """Of the attempt that begins from it, however often that is tried: a call that was given up
+    in an outage may still arrive after it."""
 
     @property
     def redelivered(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from camserve.broker.connection import outages_as_unavailable
 
@@ -80,6 +81,16 @@ def _cancel_kept() -> Iterator[None]:
 
 
 async def _send(redis: Redis, commands: Sequence[Command]) -> list[Any]:
+    try:
+        return await _in_one_go(redis, commands)
+    except RedisTimeoutError:
+        # a path that died without a word took all connections along: the idle ones would be found
+        # out one by one, each by a caller who waits for it in vain
+        await redis.connection_pool.disconnect(inuse_connections=False)
+        raise
+
+
+async def _in_one_go(redis: Redis, commands: Sequence[Command]) -> list[Any]:
     async with redis.pipeline(transaction=False) as pipeline:
         for command in commands:
             pipeline.execute_command(*command)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -70,16 +69,17 @@ class WorkerQueue:
         return begun[0] if begun else None
 
     async def begin_batch(self, claims: Sequence[Claim]) -> list[Begun]:
-        """Starts several in one round trip; those that are not to run are left out."""
-        tokens = [secrets.token_hex(16) for _ in claims]
+        """Starts several in one round trip; those that are not to run are left out.
+
+        Tried again after an outage it counts no other attempt."""
         limits = self._options
         commands: list[Command] = []
-        for claim, token in zip(claims, tokens, strict=True):
+        for claim in claims:
             commands += [
                 call(
                     "begin",
                     [keys.prefix(claim.model)],
-                    *(claim.job_id, claim.lane, claim.entry, token, self._consumer),
+                    *(claim.job_id, claim.lane, claim.entry, claim.token, self._consumer),
                     *(limits.max_attempts, limits.job_ttl_ms),
                     *(failures.EXPIRED, failures.DEAD),
                     *(limits.dead_letter_cap, limits.dead_letter_ttl_ms),
@@ -92,13 +92,13 @@ class WorkerQueue:
         replies = (await execute(self._redis, *notes, *commands))[len(notes) :]
         batch = []
         pairs = zip(replies[::2], replies[1::2], strict=True)
-        for claim, token, (started, payload) in zip(claims, tokens, pairs, strict=True):
+        for claim, (started, payload) in zip(claims, pairs, strict=True):
             if started is None:
                 continue
             attempts, deadline_ms, document, queued_ms = started
             begun = Begun(
                 job_id=claim.job_id,
-                token=token,
+                token=claim.token,
                 payload=payload or b"",
                 document=document,
                 attempts=int(attempts),

@@ -56,6 +56,13 @@ async def test_no_worker_yet(redis_url: str) -> None:
         assert int(response.headers["Retry-After"]) > 0
 
 
+async def test_a_model_whose_card_redis_lost_is_not_unknown(front: Front) -> None:
+    """Its workers publish it again with their next heartbeat, or a moment after it."""
+    await front.redis.delete("cam:models")
+    assert "'toy'" in problem(await front.post(), 503, "no_worker")["detail"]
+    problem(await front.post(params={"model": "other"}), 404, "model_not_found")
+
+
 async def test_an_unknown_model_names_the_near_ones(front: Front) -> None:
     document = problem(await front.post(params={"model": "toi"}), 404, "model_not_found")
     assert document["near"] == ["toy"]

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, QueueOptions, State
+from camserve.broker import JobQueue, QueueOptions, State, connect
+from camserve.errors import QueueUnavailable
 from tests.broker.conftest import WorkerMaker
 from tests.broker.jobs import begin_one, eventually, submit
+from tests.faults.proxy import Network
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +70,54 @@ async def test_a_killed_subscription_comes_back_and_looks_again(redis: Redis, wo
         await eventually(lambda: redis.pubsub_numsub("cam:done"))
         await w.finish(await begin_one(w), b"r")
         assert await waiting
+
+
+async def test_a_subscription_that_died_without_a_word_is_made_again(
+    redis: Redis, redis_url: str, worker: WorkerMaker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("camserve.broker.notifications._QUIET_S", 0.1)
+    socket = Path(urlsplit(redis_url).path)
+    with Network() as network:
+        proxy = network.proxy(socket)
+        async with (
+            connect(f"redis://127.0.0.1:{proxy.port}") as far,
+            JobQueue(far, PATIENT) as queue,
+        ):
+            before = await subscriptions(redis)
+            await asyncio.sleep(0.5)  # quiet, and not dead: it answers when it is asked
+            assert await subscriptions(redis) == before
+            proxy.abandon()
+            await eventually(lambda: is_another(redis, before))
+            job_id = await submit(JobQueue(redis, PATIENT))
+            waiting = asyncio.create_task(queue.wait(job_id, 1000))
+            w = worker()
+            await w.finish(await begin_one(w), b"r")
+            assert await waiting
+
+
+async def subscriptions(redis: Redis) -> set[str]:
+    return {client["id"] for client in await redis.client_list("pubsub")}
+
+
+async def is_another(redis: Redis, before: set[str]) -> bool:
+    return bool(await subscriptions(redis) - before)
+
+
+async def test_idle_connections_that_died_without_a_word_cost_one_call(
+    redis_url: str, options: QueueOptions
+):
+    socket = Path(urlsplit(redis_url).path)
+    with Network() as network:
+        proxy = network.proxy(socket)
+        url = f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.5"
+        async with connect(url) as far:
+            queue = JobQueue(far, options)
+            job_id = await submit(queue)
+            await asyncio.gather(*(far.blpop("nothing", timeout=0.1) for _ in range(8)))
+            proxy.abandon()
+            with pytest.raises(QueueUnavailable):
+                await queue.get(job_id)
+            assert all(await asyncio.gather(*(queue.get(job_id) for _ in range(8))))
 
 
 async def test_a_wait_ends_in_time_with_the_latest_record(queue: JobQueue, worker: WorkerMaker):

@@ -13,8 +13,9 @@ from tests.faults.view import View
 
 __all__ = ["a_waiter_wakes", "every_call_ends", "terminal_is_final"]
 
-ANSWERS = {200, 202, 409, 429, 500, 503, 504}
-"""409: canceled by its client; 500: the network raised, or killed its worker too often."""
+ANSWERS = {200, 202, 409, 413, 429, 500, 503, 504}
+"""409: canceled by its client; 413: too large for the device even alone; 500: the network raised,
+or killed its worker too often."""
 WITH_RETRY_AFTER = {429, 503}
 
 
@@ -114,6 +115,8 @@ def _wrong(view: View, call: Call) -> Iterator[str]:
         if not any(one.overlaps(call.sent_s, call.ended_s) for one in killed):
             yield f"the connection broke, and nobody broke it: {call.broken}"
         return
+    if call.code == "no JSON":
+        yield f"was answered with {call.status}, and not in JSON"
     if call.status not in ANSWERS | ({404} if view.record.losses(0.0, call.ended_s) else set()):
         yield f"was answered with {call.status} {call.code}"
     if call.status in WITH_RETRY_AFTER and not call.retry_after:

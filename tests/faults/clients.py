@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -19,9 +19,10 @@ from tests.faults.values import input_array, npy
 
 __all__ = ["Clients", "clients"]
 
-PAUSE_S = 0.05
-AGAIN = (None, 429, 503)
-"""Answers after which a client asks again; None: its connection broke."""
+PAUSE_S = 0.2
+AGAIN = (None, 404, 429, 503)
+"""Answers after which a client asks again. None: its connection broke; 404: Redis lost the model,
+too, and its workers tell of it in a moment."""
 EXPLANATIONS = "/v1/explanations"
 _GATES = itertools.count(1)
 BEYOND_S = 10.0
@@ -131,7 +132,8 @@ class Clients:
 
     async def finish(self, submission: Submission, *fronts: str, **options: Any) -> str:
         """Ask until the job has ended, at one front end after the other. With an idempotency key
-        what was not answered, or was lost, is handed in again.
+        what was not answered, or was lost, is handed in again; without one it might then be done
+        twice.
 
         Returns the state in which it ended, else the code of the last answer; "lost" or "unknown"
         where nothing else can be known without a key.
@@ -146,10 +148,9 @@ class Clients:
             else:
                 call = await self.submit(front, submission, **options)
                 known = call.job_id
-                if not known and call.status not in AGAIN:
-                    return str(call.code)
-                if call.status is None and not submission.idempotency_key:
-                    return "unknown"
+                again = AGAIN if submission.idempotency_key else (429,)
+                if not known and call.status not in again:
+                    return call.code or "unknown"
             if call.state in TERMINAL:
                 return str(call.state)
             await asyncio.sleep(PAUSE_S)
@@ -167,6 +168,9 @@ class Clients:
             return None
         call.ended_s, call.status = time.time(), answer.status_code
         call.retry_after = answer.headers.get("Retry-After")
+        if "json" not in answer.headers.get("Content-Type", ""):
+            call.code = "no JSON"
+            return None
         document = answer.json()
         call.job_id, call.state = document.get("id"), document.get("state")
         call.code = document.get("code")
@@ -194,8 +198,11 @@ class Clients:
 @asynccontextmanager
 async def clients(scene: Scene) -> AsyncIterator[Clients]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    async with (
-        httpx.AsyncClient(base_url=scene.fronts["a"].url, limits=limits, trust_env=False) as a,
-        httpx.AsyncClient(base_url=scene.fronts["b"].url, limits=limits, trust_env=False) as b,
-    ):
-        yield Clients(scene, {"a": a, "b": b})
+    async with AsyncExitStack() as stack:
+        http = {
+            name: await stack.enter_async_context(
+                httpx.AsyncClient(base_url=front.url, limits=limits, trust_env=False)
+            )
+            for name, front in scene.fronts.items()
+        }
+        yield Clients(scene, http)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 from tests.faults.proxy import Proxy
@@ -134,6 +135,9 @@ class FrontEnd(Host):
     ) -> None:
         super().__init__(name, folder, environment, **about)  # type: ignore[arg-type]
         self.url = url
+
+    def listens(self) -> bool:
+        return httpx.get(f"{self.url}/livez", timeout=5).status_code == 200
 
 
 class Worker(Host):

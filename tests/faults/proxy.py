@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import Any, Self
@@ -43,8 +44,9 @@ class Network:
         self._thread.join()
         self._loop.close()
 
-    def proxy(self, target_port: int) -> Proxy:
-        proxy = Proxy(self, target_port)
+    def proxy(self, target: int | Path) -> Proxy:
+        """target: a port of 127.0.0.1, or a socket."""
+        proxy = Proxy(self, target)
         proxy.accept()
         self._proxies.append(proxy)
         return proxy
@@ -61,11 +63,11 @@ class Network:
 
 
 class Proxy:
-    """One host's way to Redis on 127.0.0.1. All methods may be called from any thread."""
+    """One host's way to Redis. All methods may be called from any thread."""
 
-    def __init__(self, network: Network, target_port: int) -> None:
+    def __init__(self, network: Network, target: int | Path) -> None:
         self.port = free_port()
-        self._target_port = target_port
+        self._target = target
         self._network = network
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -73,6 +75,7 @@ class Proxy:
         self._passing.set()
         self._delay_s = 0.0
         self._is_deaf = False
+        self._abandoned: set[asyncio.StreamWriter] = set()
 
     def accept(self) -> None:
         """Let connections be made. The state at the beginning."""
@@ -85,6 +88,11 @@ class Proxy:
     def cut(self) -> None:
         """Reset all connections; new ones can be made at once."""
         self._network.run(self._cut())
+
+    def abandon(self) -> None:
+        """No more comes through the connections that there are, ever, and nobody is told so: as
+        when a router forgets them. New ones are as any."""
+        self._abandoned |= self._writers
 
     @contextmanager
     def black_hole(self) -> Iterator[None]:
@@ -139,7 +147,7 @@ class Proxy:
         self._writers.add(writer)
         try:
             await self._passing.wait()
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target_port)
+            from_server, to_server = await self._connect()
             ends.append(to_server)
             self._writers.add(to_server)
             await asyncio.wait(
@@ -154,7 +162,13 @@ class Proxy:
         finally:
             for end in ends:
                 self._writers.discard(end)
+                self._abandoned.discard(end)
                 _abort(end)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, Path):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection("127.0.0.1", self._target)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, hears: bool = False
@@ -162,6 +176,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while portion := await reader.read(PORTION):
                 await self._passing.wait()
+                if writer in self._abandoned:
+                    continue
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 if hears and self._is_deaf and portion.startswith(b"*3\r\n$7\r\nmessage\r\n"):

@@ -17,6 +17,7 @@ from tests.faults.checker import Checker
 from tests.faults.hosts import FrontEnd, Host, Worker
 from tests.faults.journal import Journal
 from tests.faults.proxy import Network
+from tests.faults.receiver import Receiver
 from tests.faults.record import Record
 from tests.faults.server import RedisServer
 from tests.faults.small_disk import SmallDisk
@@ -44,7 +45,6 @@ DEFAULTS: Mapping[str, object] = {
     "devices": "cpu",
     "threads": 1,
     "factories": "tests.faults.network:numbered",
-    "webhook_hosts": "http://127.0.0.0/8",
     "webhook_secret": SECRET,
     "webhook_retry_s": 0.5,
 }
@@ -59,8 +59,9 @@ class Scene:
     def __init__(
         self, folder: Path, binary: str | Path, *, room: int = 0, **settings: object
     ) -> None:
-        self.settings = DEFAULTS | settings
         self.record = Record()
+        self.receiver = Receiver(self.record)
+        self.settings = {**DEFAULTS, "webhook_hosts": self.receiver.origin, **settings}
         self.journal = Journal(folder / "journal")
         self.limits = Limits(
             lease_s=float(str(self.settings["lease_s"])),
@@ -110,6 +111,10 @@ class Scene:
         return inherited | {f"CAMSERVE_{name.upper()}": str(v) for name, v in given.items()}
 
     @property
+    def webhook_url(self) -> str:
+        return f"{self.receiver.origin}/"
+
+    @property
     def store(self) -> redis.Redis:
         """Straight to the server, past all networks."""
         return self.server.store
@@ -120,6 +125,7 @@ class Scene:
 
     def __enter__(self) -> Self:
         self.network.__enter__()
+        self.receiver.start()
         try:
             self.disk.mount()
             self.server.start()
@@ -139,16 +145,17 @@ class Scene:
         for host in self.hosts:
             host.end()
         self.network.__exit__(None, None, None)
+        self.receiver.stop()
         self.server.stop()
         self.disk.unmount()
 
     def heal(self, workers: int = 1) -> None:
         """Start what does not run; wait until both front ends and so many workers are ready."""
-        for host in self.hosts:
-            host.start()
         self.wait_for(lambda: self._is_ready() and len(self.warm()) >= workers)
 
     def _is_ready(self) -> bool:
+        for host in self.hosts:
+            host.start()
         ready = (httpx.get(f"{front.url}/readyz", timeout=20) for front in self.fronts.values())
         return all(answer.status_code == 200 for answer in ready)
 
@@ -161,7 +168,7 @@ class Scene:
     def statuses(self) -> list[dict[str, Any]]:
         """What the workers tell of themselves."""
         records = self.store.hvals("cam:workers")
-        return [json.loads(record.split(b"\n", 2)[2]) for record in records]
+        return [json.loads(record.rpartition(b"\n")[2]) for record in records]
 
     def wait_for(self, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
         """What `condition` returns, once that is something."""

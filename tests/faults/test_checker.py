@@ -196,6 +196,7 @@ VIOLATIONS: list[tuple[int, str, Violate]] = [
     (10, "were promised", called(sent_s=1.0, ended_s=None)),
     (10, "the connection broke", called(broken="ReadError")),
     (10, "answered with 418", called(status=418)),
+    (10, "not in JSON", called(status=500, code="no JSON")),
     (10, "without Retry-After", called(status=503)),
     (11, "was answered with", two_ids),
     (11, "has two jobs", second_job),

@@ -42,7 +42,7 @@ async def test_whatever_an_input_does_its_caller_is_told(scene: Scene, asking: C
         Deed.HOLD_GIL: gives_up,
         Deed.RAISE: fails,
         Deed.RAISE_UNPRINTABLE: fails,
-        Deed.TOO_LARGE: fails,
+        Deed.TOO_LARGE: ("failed", "too_large_for_device"),
     }
     bad = [asking.submission(deed, key=True) for deed in ends]
     good = [asking.submission(key=True, is_sync=bool(i % 2)) for i in range(20)]
