@@ -44,11 +44,12 @@ def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 
 @pytest.fixture
 def redis_url(embedded_server: EmbeddedServer) -> str:
-    """The URL of an empty server, on a unix socket."""
+    """The URL of an empty server, on a unix socket; whose silence is waited for longer than that of
+    one that may hang, for here a busy machine is all that can keep it from answering."""
     embedded_server.start()  # no effect unless a test let it die
     with redis.Redis.from_url(embedded_server.url) as client:
         client.flushall()
-    return embedded_server.url
+    return f"{embedded_server.url}?socket_timeout=60"
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def options() -> QueueOptions:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
+    async with connect(f"{redis_url}&timeout=60") as client:  # for one of its connections
         yield client
 
 
