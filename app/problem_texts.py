@@ -132,9 +132,10 @@ ADVICE: dict[ErrorCode, str] = {
     ),
     ErrorCode.TOO_LARGE_FOR_DEVICE: (
         "Computed all by itself, this input still needs more memory than the worker's device has: "
-        "other inputs are not harmed, and the same request will not fit later. Send a smaller "
-        "input, or name what costs less: `detail` says what applies. `shape` is the input's, "
-        "`device` where it was tried; `execution` may name a larger one."
+        "other inputs are not harmed, and the same request will hardly fit later. `detail` says "
+        "what costs less: a smaller input where the model takes any size, another method, fewer "
+        "targets, half precision. `shape` is the input's, `device` where it was tried; `execution` "
+        "may name a larger one."
     ),
     ErrorCode.OVER_BUDGET: (
         "scorecam, ablationcam and evaluate cost many forward passes, and there is a limit for one "

@@ -75,7 +75,9 @@ def attempt(
                 free_memory(device)
                 sizes.ran_out(part, tried)
                 if tried == 1 and given_back:
-                    outcomes[part[0].job.job_id] = FailureMessage.of(_too_large(part[0], device))
+                    outcomes[part[0].job.job_id] = FailureMessage.of(
+                        _too_large(part[0], device, any_size=sizes.any_size)
+                    )
                 waiting.insert(0, part)
                 given_back = True
 
@@ -129,10 +131,10 @@ def _tried(rows: Sequence[Row], at_once: int, device: str) -> str:
     return f"{device} has no memory for {len(rows)} x {shape} to {job.model}{passes}"
 
 
-def _too_large(row: Row, device: str) -> TooLargeForDevice:
-    """With the remedies that apply."""
+def _too_large(row: Row, device: str, *, any_size: bool) -> TooLargeForDevice:
+    """With the remedies that apply. any_size: whether an input of this model may be smaller."""
     job, shape = row.job.job, tuple(row.tensor.shape)
-    what, remedies = "a prediction", ["send a smaller input"]
+    what, remedies = "a prediction", ["send a smaller input"] if any_size else []
     if job.kind == "explain":
         what = f"{job.method} with evaluate" if job.evaluate else job.method
         if job.is_costly:
@@ -141,6 +143,7 @@ def _too_large(row: Row, device: str) -> TooLargeForDevice:
             remedies.append("ask for fewer targets at once")
     if job.precision == "float32":
         remedies.append("give precision=bfloat16")
+    remedies.append("name a larger device by execution")
     return TooLargeForDevice(
         f"{what} of one input of shape {shape} needs more memory than {device} has: "
         + ", or ".join(remedies),

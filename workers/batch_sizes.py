@@ -36,13 +36,15 @@ class _Learnt:
 class BatchSizes:
     """Of one model on one device; written in the compute thread only.
 
-    most: inputs that share a forward pass while there is room. What a row takes is decided by the
+    most: inputs that share a forward pass while there is room. any_size: whether callers decide how
+    large an input is. What a row takes is decided by the
     way to compute it, its shape and its number of targets: each such kind of row has a size of its
     own. As long as memory never ran out, nothing is known, and nothing is looked up.
     """
 
-    def __init__(self, model: str, most: int) -> None:
+    def __init__(self, model: str, most: int, *, any_size: bool = False) -> None:
         self.most = most
+        self.any_size = any_size
         self._model = model
         self.times_out_of_memory = 0
         self._learnt: OrderedDict[Hashable, _Learnt] = OrderedDict()
@@ -112,7 +114,8 @@ class LearntSizes:
         known, sizes = self._of_models.get(name, (None, None))
         if sizes is None or known != version:
             most = self._max_batch if model.explainer.report.rows_are_independent else 1
-            sizes = BatchSizes(name, most)
+            spec = model.card.input
+            sizes = BatchSizes(name, most, any_size=spec is not None and 0 in spec.shape)
             self._of_models[name] = (version, sizes)
         return sizes
 

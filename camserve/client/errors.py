@@ -130,7 +130,8 @@ class Conflict(Refused):
 
 
 class TooLarge(Refused):
-    """413: more bytes, pixels, inputs or targets than the service accepts."""
+    """413: more bytes, pixels, inputs or targets than the service accepts, or an input that its
+    device has no memory for."""
 
 
 class Unavailable(ProblemError):

@@ -11,8 +11,8 @@ __all__ = ["is_out_of_memory"]
 _SIGNS: Final = (
     "DefaultCPUAllocator: ",  # "can't allocate memory" or "not enough memory", by the platform
     "CUDA error: out of memory",  # of the driver, when not even a kernel finds room
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "_ALLOC_FAILED",  # of cuBLAS, cuSOLVER, cuFFT, cuSPARSE, cuDNN 8
+    "_ALLOCATION_FAILED",  # of cuDNN 9
     "MPS backend out of memory",
     "std::bad_alloc",
 )

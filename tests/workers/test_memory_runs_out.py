@@ -29,6 +29,8 @@ from workers.rows import ComputeJob
 ONE = 64
 """Numbers of an input of SHAPE."""
 
+BFLOAT, LARGER = "give precision=bfloat16", "name a larger device by execution"
+
 
 @pytest.fixture(scope="module", autouse=True)
 def imports_are_frozen() -> Iterator[None]:
@@ -167,15 +169,15 @@ def large(job_id: str = "large", **fields: Any) -> ComputeJob:
 @pytest.mark.parametrize(
     ("fields", "remedies"),
     [
-        ({}, "send a smaller input, or give precision=bfloat16"),
-        ({"precision": "float16"}, "send a smaller input"),
+        ({}, f"{BFLOAT}, or {LARGER}"),
+        ({"precision": "float16"}, LARGER),
         (
             {"method": "scorecam", "precision": "bfloat16"},
-            "send a smaller input, or ask for gradcam without evaluate",
+            f"ask for gradcam without evaluate, or {LARGER}",
         ),
         (
             {"targets": [TopTarget(top=2)]},
-            "send a smaller input, or ask for fewer targets at once, or give precision=bfloat16",
+            f"ask for fewer targets at once, or {BFLOAT}, or {LARGER}",
         ),
     ],
 )
@@ -195,6 +197,14 @@ def test_an_input_that_does_not_fit_alone_is_refused(
     assert told.detail.endswith(f"has: {remedies}")
     assert len(seen) <= 1 + 5  # it is not tried for ever
     read(run(model, compute_job("next", noise(1)))[0])
+
+
+def test_who_decides_how_large_an_input_is_may_send_a_smaller_one(tmp_path: Path) -> None:
+    card = factory_card("cramped", device=str(tmp_path), numbers=3 * ONE).split("[input]")[0]
+    card += '[input]\nkind = "tensor"\nformat = "BCSS"\nshape = [1, 0, 0]\nprobe = [1, 8, 8]\n'
+    folder = write_model(tmp_path, "cramped", card)
+    (outcome,) = run(load_model(entry_of(folder), "cpu", settings()), large(precision="bfloat16"))
+    assert failed(outcome).detail.endswith(f"has: send a smaller input, or {LARGER}")
 
 
 def test_an_input_alone_is_tried_again_once_memory_was_given_back(
