@@ -56,7 +56,7 @@ async def test_whoever_was_accepted_is_answered(
 ) -> None:
     """Each by its kind: those whose job ends during the drain, and those whose job does not."""
     async with (
-        serving(redis_url, drain_s=1000) as one,
+        serving(redis_url, drain_s=1000, stall_s=1000) as one,
         one.connection() as (kept, keep),
         one.connection() as (slow, upload),
         one.connection() as (_, _silent),
