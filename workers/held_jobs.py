@@ -98,7 +98,8 @@ class HeldJobs:
 
     def traces(self, begun: Iterable[Begun]) -> list[JobTrace]:
         """Of jobs that were read and are not committed."""
-        return [self._traces[job.job_id] for job in begun]
+        known = (self._traces.get(job.job_id) for job in begun)
+        return [trace for trace in known if trace is not None]
 
     async def commit(self, begun: Begun, outcome: Outcome) -> None:
         """Finish or fail the job; the queue refuses if another worker owns it by now. One that was

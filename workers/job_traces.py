@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 from camserve.broker import Begun
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
+from camserve.errors import ErrorCode
 from camserve.tracing import context_of, fail, tracer
 from workers.attempts import Outcome
 from workers.job_context import about
@@ -55,7 +56,8 @@ class JobTrace:
         """With what was to be committed."""
         if isinstance(outcome, FailureMessage):
             self.span.set_attribute("error.type", outcome.code.value)
-            self.span.set_status(Status(StatusCode.ERROR))
+            if outcome.code is not ErrorCode.CANCELED:
+                self.span.set_status(Status(StatusCode.ERROR))
         self.span.end()
 
 
