@@ -86,14 +86,11 @@ async def _written(
     """
     record, position = await state.queue.placed(record)
     done = await finished(state, record) if record.state is State.SUCCEEDED else None
-    card = await state.catalog.find(record.model) if done else None
     signer = await state.signer()
 
     def write() -> bytes:
         return json_bytes(
-            explanation(
-                record, done, card, state.settings, signer, position=position, inline=inline
-            )
+            explanation(record, done, state.settings, signer, position=position, inline=inline)
         )
 
     has_maps = inline and done is not None and done.job.output.map != "link"
@@ -175,14 +172,11 @@ async def _zip_response(
     """All maps of an explanation, of the size that the request asked for, and its JSON, in which
     what became of a webhook may still change: `request` as for the explanation itself."""
     began_s = time.perf_counter()
-    card = await state.catalog.find(done.record.model)
     signer = await state.signer()
     maps = await _maps(state, done, list(range(len(done.maps))), array_options(done.job))
 
     def make() -> bytes:
-        return archive(
-            json_bytes(explanation(done.record, done, card, state.settings, signer)), maps
-        )
+        return archive(json_bytes(explanation(done.record, done, state.settings, signer)), maps)
 
     body = await state.on_pictures(make)
     name = {"Content-Disposition": f'attachment; filename="{done.record.id}.zip"'}

@@ -14,7 +14,6 @@ from app.requested import array_options, room_inline
 from app.results import Finished, failure_of
 from app.signatures import PARAMETER, Signer
 from camserve.broker import JobRecord, State
-from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.deliveries import DeliveryOutcome, WebhookDelivery
 from camserve.contracts.explanations import (
     Computation,
@@ -75,14 +74,13 @@ def _query(output: OutputOptions, members: set[str], job_id: str, signer: Signer
 def explanation(
     record: JobRecord,
     finished: Finished | None,
-    card: ResolvedCard | None,
     settings: Settings,
     signer: Signer | None,
     *,
     position: int | None = None,
     inline: bool = True,
 ) -> Explanation:
-    """An explanation in whatever state; `finished` and `card` (for labels) where there are any.
+    """An explanation in whatever state; `finished` where there is a result.
 
     signer: of the links to results, where they need a signature. position: in the queue. inline:
     put the maps inside that were asked for there, and what became of the webhook, which goes on
@@ -96,9 +94,7 @@ def explanation(
         events=Link(href=events_href(record.id, signer)),
         progress=_progress(record),
         results=tuple(
-            _result(finished, n, card, settings if inline else None, signer)
-            for n in results
-            if finished
+            _result(finished, n, settings if inline else None, signer) for n in results if finished
         ),
         computation=_computation(finished) if finished else None,
         webhook=_webhook(record) if inline else None,
@@ -164,7 +160,6 @@ def _progress(record: JobRecord) -> Progress | None:
 def _result(
     finished: Finished,
     number: int,
-    card: ResolvedCard | None,
     settings: Settings | None,
     signer: Signer | None,
 ) -> ResultSummary:
@@ -179,7 +174,7 @@ def _result(
         input_name=job.inputs[row.input].name,
         target=TargetSummary(
             class_index=row.class_index,
-            class_label=card.label(row.class_index) if card else None,
+            class_label=row.class_label,
             reduction=target.reduction if isinstance(target, ScalarTarget) else None,
             expression=target.expression if isinstance(target, ScalarTarget) else None,
             score=row.score,

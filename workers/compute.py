@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from camserve.contracts import jobs as messages
+from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import Job, JobResult, MetricResult, ResultRow, map_name
 from camserve.contracts.wire import METADATA_KEY
 from camserve.engine import Attribution, Budget, Diagnostic, Finer
@@ -168,7 +169,7 @@ def _result(
         ):
             for layer, one in enumerate(attribution.maps):
                 tensors[map_name(len(rows), layer)] = one.float().contiguous()
-            rows.append(_row(index, target, attribution, evaluation))
+            rows.append(_row(model.card, index, target, attribution, evaluation))
     report = model.explainer.report
     result = JobResult(
         model_version=model.card.version,
@@ -192,12 +193,17 @@ def _target_numbers(job: Job) -> Iterator[int]:
 
 
 def _row(
-    index: int, target: int, attribution: Attribution, evaluation: tuple[MetricResult, ...]
+    card: ResolvedCard,
+    index: int,
+    target: int,
+    attribution: Attribution,
+    evaluation: tuple[MetricResult, ...],
 ) -> ResultRow:
     return ResultRow(
         input=index,
         target=target,
         class_index=attribution.class_index,
+        class_label=card.label(attribution.class_index),
         score=attribution.score if math.isfinite(attribution.score) else None,
         diagnostics=as_messages(attribution.diagnostics),
         evaluation=evaluation,

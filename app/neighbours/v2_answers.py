@@ -22,7 +22,6 @@ from app.representations import explanation_href
 from app.requested import array_options
 from app.results import Finished
 from app.sizes import Room, check_stackable
-from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.open_inference import Datatype, InferenceResponse, OutputTensor
 from camserve.settings import Settings
 
@@ -90,19 +89,17 @@ def prediction_tensors(
 
 
 def explanation_tensors(
-    done: Finished, card: ResolvedCard | None, settings: Settings, chosen: Mapping[str, bool]
+    done: Finished, settings: Settings, chosen: Mapping[str, bool]
 ) -> dict[str, Tensor]:
     """The chosen tensors of an explanation, a row for each of its results. Runs in a thread.
 
     chosen: by name, whether it goes as bytes, of which there may be more than of numbers in JSON.
     Raises TooLarge, and InvalidRequest for maps that cannot be stacked.
     """
-    return {name: _tensor(name, done, card, settings, as_bytes=chosen[name]) for name in chosen}
+    return {name: _tensor(name, done, settings, as_bytes=chosen[name]) for name in chosen}
 
 
-def _tensor(
-    name: str, done: Finished, card: ResolvedCard | None, settings: Settings, *, as_bytes: bool
-) -> Tensor:
+def _tensor(name: str, done: Finished, settings: Settings, *, as_bytes: bool) -> Tensor:
     rows = done.result.rows
     datatype = EXPLAIN_OUTPUTS[name]
     match name:
@@ -116,8 +113,7 @@ def _tensor(
         case "input_index":
             values = [row.input for row in rows]
         case _:
-            labels = [card.label(row.class_index) if card else None for row in rows]
-            return Tensor(datatype, [label or "" for label in labels])
+            return Tensor(datatype, [row.class_label or "" for row in rows])
     return Tensor(datatype, np.asarray(values, DTYPES[datatype]))
 
 

@@ -65,11 +65,10 @@ async def kserve_explain(
         form=JSON,
         idempotency_key=idempotency_key,
     ) as done:
-        card = await state.catalog.find(model)
         signer = await state.signer()
 
         def make() -> Response:
-            whole = explanation(done.record, done, card, state.settings, signer)
+            whole = explanation(done.record, done, state.settings, signer)
             answer = Explanations(
                 explanations=whole.results,
                 id=whole.id,

@@ -102,10 +102,9 @@ async def open_inference_explain(
         form=NPY if "map" in chosen else JSON,
         idempotency_key=idempotency_key,
     ) as done:
-        card = await state.catalog.find(model)
 
         def make() -> Response:
-            tensors = explanation_tensors(done, card, state.settings, chosen)
+            tensors = explanation_tensors(done, state.settings, chosen)
             return inference_response(explanation_head(done, asked.id), tensors, chosen)
 
         return await state.on_pictures(make)

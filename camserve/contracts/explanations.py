@@ -141,8 +141,8 @@ class Lifetime(Message):
     state: State
     model: str = Field(description="Name of the model.")
     model_version: str = Field(
-        description="Digest of the card and files that computed it; until then, of those that it "
-        "was accepted for."
+        description="Digest of the card and files that computed it, where its results are shown; "
+        "else of those that it was accepted for."
     )
     created_at: datetime = Field(description="When it was accepted.")
     started_at: datetime | None = Field(None, description="When the last attempt began.")

@@ -147,6 +147,9 @@ class ResultRow(Message):
     input: int
     target: int = Field(description="Index into the job's targets.")
     class_index: int | None
+    class_label: str | None = Field(
+        None, description="By the labels of the version that computed it, if it has any."
+    )
     score: float | None = Field(description="The differentiated scalar; null if it is not finite.")
     diagnostics: tuple[Diagnostic, ...] = ()
     evaluation: tuple[MetricResult, ...] = ()

@@ -95,7 +95,12 @@ def result_of(job: Job, maps: Maps = ramp) -> bytes:
                 classes = target.indices
             elif isinstance(target, TopTarget):
                 classes = range(target.top)
-            rows += [ResultRow(input=index, target=number, class_index=c, score=1) for c in classes]
+            rows += [
+                ResultRow(
+                    input=index, target=number, class_index=c, class_label=CARD.label(c), score=1
+                )
+                for c in classes
+            ]
     result = JobResult(
         model_version=job.model_version,
         feature_layers=job.feature_layers or ("features",),

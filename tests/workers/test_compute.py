@@ -17,7 +17,7 @@ from camserve.engine import Attribution, ClassIndex, Diagnostic, Reduction, Top
 from camserve.errors import ErrorCode
 from tests.workers.cards import entry_of, factory_card, settings, write_model
 from tests.workers.factories import FAULTY, SHAPE
-from tests.workers.jobs import compute_job, document, noise, payload, read
+from tests.workers.jobs import compute_job, document, noise, payload, read, run
 from workers.attempts import Outcome
 from workers.compute import Limits, explain_jobs
 from workers.models import ResidentModel, load_model
@@ -245,3 +245,11 @@ def test_it_computes_in_a_thread_without_gradients_left_behind(model: ResidentMo
     thread.join()
     read(outcomes[0])
     assert all(parameter.grad is None for parameter in model.explainer._model.parameters())
+
+
+def test_labels_are_those_of_the_version_that_computes(tmp_path: Path) -> None:
+    card = factory_card(head='labels = ["ant", "bee", "wasp"]')
+    model = load_model(entry_of(write_model(tmp_path, "tiny", card)), "cpu", settings())
+    targets = [ClassIndexTarget(class_index=1), ScalarTarget(expression="x[0]")]
+    (outcome,) = run(model, compute_job("j", noise(0), targets=targets))
+    assert [row.class_label for row in read(outcome)[0].rows] == ["bee", None]

@@ -82,6 +82,20 @@ def test_half_precision_weights_are_computed_in_full(entry: Entry) -> None:
     assert {p.dtype for p in load_entry(entry).module.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("change", ["overwritten", "cut short"])
+def test_a_loaded_model_does_without_its_file(entry: Entry, change: str) -> None:
+    """A copy over it, while the model is resident, would change it, or end the process."""
+    expected = save_pretrained(entry.folder / "files", "vit").state_dict()
+    module = load_entry(entry).module
+    weights = entry.folder / "files" / "model.safetensors"
+    size = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.write(bytes(size))
+        file.truncate(size if change == "overwritten" else 0)
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
 def test_pickled_weights_are_refused(entry: Entry) -> None:
     folder = entry.folder / "files"
     model = save_pretrained(folder, "resnet")

@@ -18,6 +18,7 @@ from workers.sources.hub import INDEX, PREPROCESSING, VIDEO_PREPROCESSING, WEIGH
 from workers.sources.image_processors import picture_fields, video_fields
 from workers.sources.libraries import hide_broken_torchvision
 from workers.sources.loaded import Loaded
+from workers.sources.weights import own_weights
 
 __all__ = ["fetch_transformers", "load_transformers"]
 
@@ -96,6 +97,7 @@ def _model(entry: Entry, folder: Path, transformers: Any) -> Any:
                 "its vision model alone (for CLIP: CLIPVisionModel, saved with save_pretrained)"
             )
         module.register_forward_hook(_embedding)
+    own_weights(module)
     return module
 
 

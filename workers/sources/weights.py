@@ -14,7 +14,7 @@ from camserve.errors import InvalidCard, ModelUnavailable, UnsupportedModel
 from workers.repository import Entry
 from workers.sources.refusals import file_kind
 
-__all__ = ["load_weights", "never_unpickle"]
+__all__ = ["load_weights", "never_unpickle", "own_weights"]
 
 _ADVICE = "write them with `safetensors.torch.save_file(model.state_dict(), ...)`"
 
@@ -44,6 +44,13 @@ def load_weights(module: nn.Module, entry: Entry, name: str) -> None:
         raise InvalidCard(
             f"model {entry.name!r}: the weights {name!r} do not fit the module: {first}"
         ) from error
+
+
+def own_weights(module: nn.Module) -> None:
+    """Copy weights that may be maps of a file: those would change with it, and end the process
+    when it is cut short."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 @contextlib.contextmanager
