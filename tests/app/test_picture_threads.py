@@ -74,7 +74,7 @@ async def test_an_input_that_fails_frees_no_thread_that_still_works(
 ) -> None:
     async with running_front(redis_url, picture_threads=2) as front:
         await front.publish()
-        document = problem(await post(front, BAD, SLOW, SLOW), 422, "corrupt_image")
+        document = problem(await post(front, BAD, SLOW), 422, "corrupt_image")
         assert document["input"] == 0
         # one of the two threads is still busy, so that these cannot meet
         assert (await post(front, MEETING, MEETING)).status_code == 202
