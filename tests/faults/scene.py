@@ -21,13 +21,12 @@ from tests.faults.receiver import Receiver
 from tests.faults.record import Record
 from tests.faults.server import RedisServer
 from tests.faults.small_disk import SmallDisk
-from tests.faults.snapshot import Snapshot
+from tests.faults.snapshot import MODEL, Snapshot
 from tests.faults.view import Limits
 from tests.service import free_port
 
 __all__ = ["HOUR_S", "MODEL", "Scene"]
 
-MODEL = "net"
 PATIENCE_S = 90.0
 HOUR_S = 3600
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -53,11 +52,18 @@ DEFAULTS: Mapping[str, object] = {
 class Scene:
     """The clocks of one front end and of one worker are hours off, all the time.
 
-    room: how many inputs fit on a worker's device at once; 0: any number.
+    room: how many inputs fit on a worker's device at once; 0: any number. small_disk: whether
+    that of Redis can be filled; it holds some thousand jobs.
     """
 
     def __init__(
-        self, folder: Path, binary: str | Path, *, room: int = 0, **settings: object
+        self,
+        folder: Path,
+        binary: str | Path,
+        *,
+        room: int = 0,
+        small_disk: bool = True,
+        **settings: object,
     ) -> None:
         self.record = Record()
         self.receiver = Receiver(self.record)
@@ -73,7 +79,7 @@ class Scene:
         )
         self.checker = Checker(self.record, self.journal, self.limits)
         self.folder = folder
-        self.disk = SmallDisk(folder / "redis")
+        self.disk = SmallDisk(folder / "redis", wanted=small_disk)
         write_model(folder / "models" / MODEL, self.journal.path, room)
         self.server = self.make_server(binary)
         self.network = Network()

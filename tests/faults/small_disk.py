@@ -17,13 +17,16 @@ PORTION = bytes(1 << 20)
 class SmallDisk:
     """A tmpfs over `folder`, from `mount` to `unmount`; `is_mounted` says whether there is one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wanted: bool = True) -> None:
         self.is_mounted = False
         self._folder = folder
+        self._wanted = wanted
 
     def mount(self) -> None:
-        """Does nothing where that takes more rights than this process has."""
+        """Does nothing where it is not wanted, or takes more rights than this process has."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._wanted:
+            return
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             options = ("-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs")
             subprocess.run(["mount", *options, self._folder], check=True, capture_output=True)

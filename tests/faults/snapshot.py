@@ -11,8 +11,10 @@ from typing import Any
 
 import redis
 
-__all__ = ["JobKeys", "Lane", "Snapshot", "number_of_payload", "number_of_result"]
+__all__ = ["MODEL", "JobKeys", "Lane", "Snapshot", "number_of_payload", "number_of_result"]
 
+MODEL = "net"
+"""The name of the network that numbers its inputs."""
 PERMANENT = re.compile(r"cam:models|cam:workers|cam:link-secret")
 _KEY = re.compile(r"cam:\{(?P<model>[^}]+)\}:(?P<kind>[a-z-]+)(?::(?P<rest>.*))?", re.DOTALL)
 
@@ -76,7 +78,9 @@ class JobKeys:
 
     @property
     def number(self) -> int | None:
-        """Of the submission, read out of the values."""
+        """Of the submission, read out of the values; None for a job of another network."""
+        if self.model != MODEL:
+            return None
         if self.result:
             return number_of_result(self.result)
         return number_of_payload(self.payload) if self.payload else None

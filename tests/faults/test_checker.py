@@ -16,13 +16,12 @@ from tests.faults.checker import INVARIANTS, Checker, Report
 from tests.faults.journal import Journal
 from tests.faults.network import Deed
 from tests.faults.record import Observation, Record, Submission
-from tests.faults.snapshot import Snapshot
+from tests.faults.snapshot import MODEL, Snapshot
 from tests.faults.values import payload_file, result_file
 from tests.faults.view import Limits
 
 pytestmark = pytest.mark.anyio
 
-MODEL = "net"
 LIMITS = Limits(lease_s=1, max_attempts=2, depth_cap=5, job_ttl_s=60, slack_s=1)
 OPTIONS = QueueOptions(lease_s=1, max_attempts=2, depth_cap=5, job_ttl_s=60)
 STREAM = f"cam:{{{MODEL}}}:stream:interactive"

@@ -127,7 +127,15 @@ def tell(*lines: str) -> None:
 async def test_memory_keys_and_livez_stay_as_they_are(tmp_path: Path) -> None:
     binary = BINARIES["valkey"]
     assert binary is not None
-    scene = Scene(tmp_path, binary, job_ttl_s=30, lease_s=10, job_time_limit_s=60, queue_depth=256)
+    scene = Scene(
+        tmp_path,
+        binary,
+        small_disk=False,
+        job_ttl_s=30,
+        lease_s=10,
+        job_time_limit_s=60,
+        queue_depth=256,
+    )
     (tmp_path / "models" / "shapes").symlink_to(ROOT / "models" / "shapes")
     usage = Usage(scene)
     with scene:
