@@ -89,6 +89,16 @@ async def test_what_has_expired_is_left_out_and_struck_off(queue: JobQueue, redi
     assert await redis.zrange(keys.recent(MODEL), 0, -1) == [kept.encode()]
 
 
+async def test_what_has_expired_is_struck_off_though_nobody_reads_so_far(
+    queue: JobQueue, redis: Redis
+) -> None:
+    gone, *kept = [await submit(queue, listed=True) for _ in range(3)]
+    await redis.delete(keys.job(MODEL, gone))  # as at the end of its life
+    await queue.reap()
+    listed = await redis.zrange(keys.recent(MODEL), 0, -1)
+    assert [one.decode() for one in listed] == kept
+
+
 async def test_only_the_newest_are_listed(redis: Redis) -> None:
     async with JobQueue(redis, QueueOptions(recent_cap=3)) as queue:
         ids = [await submit(queue, listed=True) for _ in range(5)]

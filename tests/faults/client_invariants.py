@@ -118,6 +118,6 @@ def _wrong(view: View, call: Call) -> Iterator[str]:
     if call.code == "no JSON":
         yield f"was answered with {call.status}, and not in JSON"
     if call.status not in ANSWERS | ({404} if view.record.losses(0.0, call.ended_s) else set()):
-        yield f"was answered with {call.status} {call.code}"
+        yield f"was answered with {call.status} {call.code}: {call.detail}"
     if call.status in WITH_RETRY_AFTER and not call.retry_after:
         yield f"was answered with {call.status} {call.code} without Retry-After"

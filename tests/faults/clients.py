@@ -120,7 +120,8 @@ class Clients:
         call = self.record.begin_call("GET", front, self.scene.limits.job_ttl_s)
         url = f"{EXPLANATIONS}/{job_id}/events"
         try:
-            async with self._http[front].stream("GET", url) as stream:
+            # a comment comes every 15 s, if nothing else does
+            async with self._http[front].stream("GET", url, timeout=60) as stream:
                 call.status = stream.status_code
                 call.retry_after = stream.headers.get("Retry-After")
                 async for line in stream.aiter_lines():
@@ -173,7 +174,7 @@ class Clients:
             return None
         document = answer.json()
         call.job_id, call.state = document.get("id"), document.get("state")
-        call.code = document.get("code")
+        call.code, call.detail = document.get("code"), document.get("detail")
         if href := document.get("explanation"):  # of one that failed
             call.job_id = href.rpartition("/")[2]
         return document

@@ -87,10 +87,11 @@ async def asks_twice(load: Load, *fronts: str) -> str:
 
 async def follows(load: Load, *fronts: str) -> str:
     job = load.asking.submission(Deed.SLEEP, key=True, is_sync=False)
-    call = await load.asking.submit(fronts[0], job, value=load.ms)
+    value = load.ms
+    call = await load.asking.submit(fronts[0], job, value=value)
     if call.job_id:
         await load.asking.follow(fronts[1], call.job_id)
-    return await load.asking.finish(job, *fronts, value=load.ms)
+    return await load.asking.finish(job, *fronts, value=value)
 
 
 async def is_called_back(load: Load, *fronts: str) -> str:
@@ -102,11 +103,12 @@ async def is_called_back(load: Load, *fronts: str) -> str:
 
 async def cancels(load: Load, *fronts: str) -> str:
     job = load.asking.submission(Deed.SLEEP, key=True, is_sync=False)
-    call = await load.asking.submit(fronts[0], job, value=load.ms)
+    value = load.ms
+    call = await load.asking.submit(fronts[0], job, value=value)
     await asyncio.sleep(load.dice.uniform(0, 0.1))
     if call.job_id:
         await load.asking.cancel(fronts[1], job)
-    return await load.asking.finish(job, *fronts, value=load.ms)
+    return await load.asking.finish(job, *fronts, value=value)
 
 
 async def hurries(load: Load, *fronts: str) -> str:

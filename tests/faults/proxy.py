@@ -143,23 +143,23 @@ class Proxy:
             self._passing.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends = [writer]
+        ends, pumps = [writer], list[asyncio.Future[None]]()
         self._writers.add(writer)
         try:
             await self._passing.wait()
             from_server, to_server = await self._connect()
             ends.append(to_server)
             self._writers.add(to_server)
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(self._pump(reader, to_server)),
-                    asyncio.ensure_future(self._pump(from_server, writer, hears=True)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, to_server)),
+                asyncio.ensure_future(self._pump(from_server, writer, hears=True)),
+            ]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             pass  # Redis is away: the client is told by the end of its connection
         finally:
+            for pump in pumps:
+                pump.cancel()
             for end in ends:
                 self._writers.discard(end)
                 self._abandoned.discard(end)

@@ -31,6 +31,7 @@ class Call:
     job_id: str | None = None
     state: str | None = None
     code: str | None = None
+    detail: str | None = None
     broken: str | None = None
     """The error of the connection, if there was no answer."""
 

@@ -1,7 +1,8 @@
 -- KEYS: prefix. ARGV: lease_ms, job_ttl_ms, failure of an expired job.
 -- Closes queued jobs past their deadline and running ones past deadline + lease, whether or not a
 -- worker serves the model; drops entries without an open job, and strikes empty lanes off the list
--- of those to look at. Returns how many jobs it closed.
+-- of those to look at, and the oldest of the recent jobs that have passed away off theirs. Returns how
+-- many jobs it closed.
 local prefix, lease_ms, ttl_ms, failure = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local closed, now = 0, now_ms()
 
@@ -30,6 +31,14 @@ for _, lane in ipairs(all_lanes(prefix)) do
   end
   if redis.call('XLEN', stream) == 0 then
     redis.call('SREM', prefix .. 'lanes', lane)
+  end
+end
+
+-- who reads the list begins at its new end, and may never come to them
+local recent = prefix .. 'recent'
+for _, id in ipairs(redis.call('ZRANGE', recent, 0, 199)) do
+  if redis.call('EXISTS', key(prefix, 'job', id)) == 0 then
+    redis.call('ZREM', recent, id)
   end
 end
 return closed
