@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from camserve.errors import InvalidInput
 __all__ = ["MAX_DIMENSIONS", "as_finite_float32", "check_finite", "flattened", "read_array"]
 
 _HEADERS: Final = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_ONE_HEADER: Final = Lock()
 MAX_DIMENSIONS: Final = 8  # no model takes as many
 _NUMBERS: Final = frozenset({int, float, bool})
 
@@ -52,7 +54,10 @@ def _from_npy(data: bytes) -> NDArray[Any]:
     file = io.BytesIO(data)
     try:
         read_header = _HEADERS[npy.read_magic(file)]
-        found, fortran_order, dtype = read_header(file)
+        # numpy has Python parse it, whose parser counts for all threads at once (3.11 does): a
+        # garbage collection at a bad moment lets another one in, and a good file is a SystemError
+        with _ONE_HEADER:
+            found, fortran_order, dtype = read_header(file)
     except Exception as error:  # its parser is Python's own, and raises what that raises
         raise InvalidInput(
             f"the .npy file has no readable header ({type(error).__name__}): write it with "

@@ -6,6 +6,8 @@ import contextlib
 import io
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app import arrays
 from app.arrangement import arranged
 from app.arrays import as_finite_float32, read_array
 from app.documents import Upload
@@ -168,6 +171,26 @@ def test_a_header_is_not_believed() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
+
+
+def test_one_header_is_parsed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's parser is not safe in threads, once in some hundred thousand times."""
+    inside, others = Barrier(2), []
+    read_header = arrays._HEADERS[1, 0]
+
+    def read(file: Any) -> Any:
+        try:
+            inside.wait(0.2)  # for as long another thread may come in
+            others.append(file)
+        except BrokenBarrierError:
+            inside.reset()
+        return read_header(file)
+
+    monkeypatch.setitem(arrays._HEADERS, (1, 0), read)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(read_array, [npy(ARRAY)] * 2))
+    assert not others
+    np.testing.assert_array_equal(found, [ARRAY] * 2)
 
 
 def test_one_long_text_among_numbers_takes_no_room() -> None:
