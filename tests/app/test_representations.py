@@ -201,13 +201,13 @@ async def test_an_input_that_cannot_be_read_is_told_by_its_number(front: Front) 
     assert problem(response, 415, "unreadable_image")["input"] == 1
 
 
-async def test_labels_live_as_long_as_the_card(front: Front) -> None:
+async def test_labels_outlive_the_card(front: Front) -> None:
     response, _, _ = await front.done(front.post(params={"class_index": 0}))
     assert response.json()["results"][0]["target"]["class_label"] == "arrow"
     await front.registry.remove_card("toy")
     later = await front.client.get(response.headers["Location"])
     assert later.status_code == 200
-    assert later.json()["results"][0]["target"]["class_label"] is None
+    assert later.json()["results"][0]["target"]["class_label"] == "arrow"
 
 
 async def test_reductions_are_named_in_the_result(front: Front) -> None:
