@@ -83,7 +83,7 @@ class Numbered(nn.Module):
                 for _, deed, value in marked:
                     _do(Deed(int(deed)), value, self.journal.parent)
             except BaseException as error:
-                self._note(call=call, raised=type(error).__name__)
+                self._note(call=call, raised=_kind(error))
                 raise
         return self.head(self.features(x).mean((2, 3)))
 
@@ -101,6 +101,13 @@ class Numbered(nn.Module):
             os.write(fd, line.encode())
         finally:
             os.close(fd)
+
+
+def _kind(error: BaseException) -> str:
+    """The name of its class, but for memory of a CPU, for which torch has none."""
+    if type(error) is RuntimeError and "can't allocate memory" in str(error):
+        return "OutOfMemoryError"
+    return type(error).__name__
 
 
 def _do(deed: Deed, value: float, folder: Path) -> None:
