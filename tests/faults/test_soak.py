@@ -28,6 +28,7 @@ SOAK_S = float(os.environ.get("CAMSERVE_TEST_SOAK_S", "600"))
 LOAD = 0.8
 CAPACITY_S = 20.0
 AT_ONCE = 8
+MOST = 24
 EVERY_S = 5.0
 GROWTH = 0.03
 LIVEZ_P99_MS = 50.0
@@ -103,7 +104,8 @@ async def capacity(callers: Callers) -> float:
 
 
 async def steady(callers: Callers, rate: float, usage: Usage) -> None:
-    """Calls that come whether or not others are answered, `rate` a second."""
+    """Calls that come whether or not others are answered, `rate` a second; but no more than MOST
+    at once, so that a machine that others make slower is not taken for a leak."""
     started_s = time.monotonic()
     running: set[asyncio.Task[None]] = set()
     next_call_s = next_look_s = started_s
@@ -111,7 +113,10 @@ async def steady(callers: Callers, rate: float, usage: Usage) -> None:
         if now_s >= next_look_s:
             await asyncio.to_thread(usage.look)
             next_look_s += EVERY_S
-        if now_s >= next_call_s:
+        if now_s >= next_call_s and len(running) >= MOST:
+            callers.statuses["held back"] += 1
+            next_call_s = now_s + 1 / rate
+        elif now_s >= next_call_s:
             task = asyncio.create_task(callers.one())
             running.add(task)
             task.add_done_callback(running.discard)
