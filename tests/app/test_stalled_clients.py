@@ -6,9 +6,15 @@ The clock of the event loop is the test's: minutes pass at once, and none passes
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import socket
-from collections.abc import Awaitable, Callable
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -167,10 +173,17 @@ async def test_an_idle_connection_is_kept_for_so_long(redis_url: str, clock: Clo
         assert await reader.read() == b""
 
 
-async def test_who_takes_nothing_of_the_answer_is_cut_off(redis_url: str, clock: Clock) -> None:
-    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200  # more than sockets hold
-    loop = asyncio.get_running_loop()
-    async with serving(redis_url, **limits()) as one:
+class Reader:
+    """A client that asked for more than sockets hold, and has read nothing of it."""
+
+    def __init__(self, client: socket.socket, connection: Protocol) -> None:
+        self._client, self._connection = client, connection
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, one: Serving, clock: Clock) -> AsyncIterator[Reader]:
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+        loop = asyncio.get_running_loop()
         assert (await one.front.client.get("/openapi.json")).status_code == 200
         await one.front.client.aclose()
         client = socket.socket()
@@ -180,25 +193,56 @@ async def test_who_takes_nothing_of_the_answer_is_cut_off(redis_url: str, clock:
             await loop.sock_sendall(client, asked)
             await clock.connected(one, 1)
             (connection,) = one.server.server_state.connections
+            yield cls(client, cast("Protocol", connection))
 
-            async def left() -> int:
-                """How much waits to be taken, once the sockets hold no more."""
-                last, now = -1, 0
-                while not connection.flow.write_paused or now != last:
-                    await asyncio.sleep(0.05)
-                    last, now = now, connection.transport.get_write_buffer_size()
-                return now
+    async def left(self) -> tuple[int, int]:
+        """Bytes that wait in the process, and in the kernel as well, once the sockets hold no
+        more."""
+        last, now = (-1, -1), (0, 0)
+        while not self._connection.flow.write_paused or now != last:
+            await asyncio.sleep(0.05)
+            waiting = self._connection.transport.get_write_buffer_size()
+            sent = self._connection.transport.get_extra_info("socket").fileno()
+            held = struct.unpack("i", fcntl.ioctl(sent, termios.TIOCOUTQ, bytes(4)))[0]
+            last, now = now, (waiting, waiting + held)
+        return now
 
-            for _ in range(4):
-                before = await left()
-                while await left() == before:
-                    for _ in range(16):
-                        await loop.sock_recv(client, 1 << 18)
-                await clock.passes(STALL_S)  # some of it was taken since the last look
-                assert one.server.server_state.connections
-            await clock.passes(STALL_S)
-            await clock.passes(STALL_S)
-            assert not one.server.server_state.connections
+    async def takes(self, most: int) -> None:
+        await asyncio.get_running_loop().sock_recv(self._client, most)
+
+
+async def test_who_takes_nothing_of_the_answer_is_cut_off(redis_url: str, clock: Clock) -> None:
+    async with serving(redis_url, **limits()) as one, Reader.of(one, clock) as reader:
+        for _ in range(4):
+            before, _ = await reader.left()
+            while (await reader.left())[0] == before:
+                for _ in range(16):
+                    await reader.takes(1 << 18)
+            await clock.passes(STALL_S)  # some of it was taken since the last look
+            assert one.server.server_state.connections
+        await clock.passes(STALL_S)
+        await clock.passes(STALL_S)
+        assert not one.server.server_state.connections
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the kernel as Linux has it")
+async def test_who_takes_it_slowly_is_not_cut_off(redis_url: str, clock: Clock) -> None:
+    """The kernel holds megabytes, and takes more from us only when a third of them is gone."""
+    async with serving(redis_url, **limits()) as one, Reader.of(one, clock) as reader:
+        before, _ = await reader.left()
+        while (await reader.left())[0] == before:
+            for _ in range(16):
+                await reader.takes(1 << 18)
+        await clock.passes(STALL_S)  # it looks, and will look again
+        still, now = waiting, in_all = await reader.left()
+        while now == in_all:
+            await reader.takes(1 << 16)
+            still, now = await reader.left()
+        assert still == waiting  # so it is the kernel's that was taken
+        await clock.passes(STALL_S)
+        assert one.server.server_state.connections
+        await clock.passes(STALL_S)
+        assert not one.server.server_state.connections
 
 
 async def test_one_connection_too_many(redis_url: str, clock: Clock) -> None:
