@@ -42,7 +42,8 @@ class Stopping:
             if one <= stage:
                 self._reached[one].set()
         if self.has_reached(Stage.LATE):
-            for timeout in self._bounded:
+            # one that has just run out is not to be changed any more, and its task was not told yet
+            for timeout in [one for one in self._bounded if not one.expired()]:
                 timeout.reschedule(asyncio.get_running_loop().time())
 
     def has_reached(self, stage: Stage) -> bool:

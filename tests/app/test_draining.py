@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.stopping import Stage
+from app.stopping import Stage, Stopping
 from camserve.broker import Begun
 from camserve.broker.embedded import EmbeddedServer
 from camserve.contracts.jobs import Job
+from camserve.errors import ShuttingDown
 from tests.app.front import png, problem, result_of
 from tests.app.serving import Serving, serving
 
@@ -139,6 +140,20 @@ async def test_a_second_interrupt_ends_it_at_once(redis_url: str) -> None:
         await one.end
         with pytest.raises(httpx.TransportError):
             await call
+
+
+async def test_a_wait_may_run_out_in_the_moment_in_which_it_becomes_late() -> None:
+    stopping, said = Stopping(), asyncio.Event()
+
+    def enter() -> None:
+        stopping.enter(Stage.LATE)
+        said.set()
+
+    with pytest.raises(ShuttingDown):
+        async with stopping.within(0):
+            asyncio.get_running_loop().call_soon(enter)  # between the time-out and our turn
+            await asyncio.Event().wait()
+    assert said.is_set()
 
 
 async def test_whoever_the_kernel_has_accepted_is_served(redis_url: str) -> None:
