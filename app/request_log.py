@@ -100,7 +100,7 @@ class RouteNames:
 def _fields(scope: Scope) -> dict[str, Any]:
     state = scope["state"]
     fields = {
-        "method": scope["method"],
+        "method": shortened(scope["method"]),
         "path": shortened(scope["path"]),
         "route": state.get(_ROUTE),
         "caller": caller.name if (caller := state.get("caller")) else None,

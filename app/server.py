@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Final, cast
@@ -107,7 +107,9 @@ class Server(uvicorn.Server):
         connection that was made is one that is served."""
         loop = asyncio.get_running_loop()
         for server in self.servers:
-            copies = [socket.socket(fileno=os.dup(one.fileno())) for one in server.sockets]
+            copies = []
+            with _without_files():
+                copies += [socket.socket(fileno=os.dup(one.fileno())) for one in server.sockets]
             server.close()
             for copy in copies:
                 with copy:
@@ -137,8 +139,17 @@ def _accepted(listening: socket.socket) -> list[socket.socket]:
     """All who are in the line."""
     listening.setblocking(False)  # noqa: FBT003 - positional only
     accepted = []
-    with contextlib.suppress(BlockingIOError):
+    with _without_files(), contextlib.suppress(BlockingIOError):
         while True:
             with contextlib.suppress(ConnectionAbortedError, InterruptedError):
                 accepted.append(listening.accept()[0])
     return accepted
+
+
+@contextlib.contextmanager
+def _without_files() -> Iterator[None]:
+    """The shutdown goes on for all others where a process has as many files open as it may."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("connections in the line of the socket are not served: %s", error.strerror)

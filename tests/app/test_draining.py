@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -166,6 +167,27 @@ async def test_whoever_the_kernel_has_accepted_is_served(redis_url: str) -> None
             with client:
                 assert b" 200 " in await loop.sock_recv(client, 4096)
         assert await one.is_refused()
+
+
+async def test_it_ends_well_although_no_file_can_be_opened(redis_url: str) -> None:
+    async with serving(redis_url, drain_s=1000) as one:
+        await one.front.publish()
+        call, begun = await asked(one)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            one.server.handle_exit(signal.SIGTERM, None)
+            drains = asyncio.create_task(one.stopping.wait_for(Stage.DRAINING))
+            await asyncio.wait([drains, one.end], return_when=asyncio.FIRST_COMPLETED)
+            assert drains.done()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        result = result_of(Job.model_validate_json(begun.document))
+        assert await one.front.worker.finish(begun, result)
+        assert (await call).status_code == 200
+        await one.end
 
 
 async def test_it_ends_in_time_although_redis_hangs(tmp_path: Path) -> None:
