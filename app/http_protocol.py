@@ -12,13 +12,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import h11
-from fastapi import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.problems import problem_response
-from app.request_log import is_probe
-from camserve.errors import CamserveError, MalformedRequest, RequestTimeout, TooManyConnections
+from app.surplus_connections import as_surplus
+from camserve.errors import CamserveError, MalformedRequest, RequestTimeout
 
 __all__ = ["ConnectionLimits", "Protocol"]
 
@@ -59,7 +57,7 @@ class Protocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             self._patience_s = min(UNWANTED_S, self._limits.stall_s)
-            self.app = _but_for_probes(self.app, self._limits.connections)
+            self.app = as_surplus(self.app, self._limits.connections)
         self._watch_silence()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,17 +176,3 @@ class Protocol(H11Protocol):
             held = fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, held)
         waiting: int = struct.unpack("i", held)[0]
         return waiting + self.transport.get_write_buffer_size()
-
-
-def _but_for_probes(app: ASGIApp, limit: int) -> ASGIApp:
-    """The application of a connection that is one too many."""
-
-    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
-        # a process that is busy is not to be killed for it
-        if scope["type"] == "http" and not is_probe(scope["path"]):
-            refusal = problem_response(TooManyConnections(limit), Request(scope))
-            await refusal(scope, receive, send)
-        else:
-            await app(scope, receive, send)
-
-    return refusing

@@ -48,6 +48,7 @@ from app.routers import problems as problem_pages
 from app.stalled_bodies import StalledBodies
 from app.state import AppState
 from app.stopping import ClosingConnections, Stage, Stopping
+from app.surplus_connections import SurplusConnections
 from app.unexpected import UnexpectedErrors
 from app.webhooks.configuration import WebhookConfiguration
 from app.webhooks.dispatcher import Dispatcher
@@ -140,6 +141,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RouteNames)
     app.add_middleware(RateLimits)
     app.add_middleware(Guard, keys=keys)
+    app.add_middleware(SurplusConnections)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadRequests)
     app.add_middleware(RequestLog)

@@ -150,10 +150,13 @@ async def test_a_wait_may_run_out_in_the_moment_in_which_it_becomes_late() -> No
         stopping.enter(Stage.LATE)
         said.set()
 
-    with pytest.raises(ShuttingDown):
+    async def wait() -> None:
         async with stopping.within(0):
             asyncio.get_running_loop().call_soon(enter)  # between the time-out and our turn
             await asyncio.Event().wait()
+
+    with pytest.raises(ShuttingDown):
+        await wait()
     assert said.is_set()
 
 

@@ -249,15 +249,17 @@ async def test_one_connection_too_many(redis_url: str, clock: Clock) -> None:
     async with (
         serving(redis_url, **limits(max_connections=2)) as one,
         one.connection() as (reader, writer),
-        one.connection() as (_, other),
+        one.connection() as (theirs, other),
     ):
         await clock.sent(writer, GET)
         await reader.readuntil(b"ok\n")
         await clock.sent(other, GET)
         async with one.connection() as (refused, late):
             late.write(GET.replace(b"livez", b"v1/models"))
-            document = the_problem(await refused.read(), 503, "too_many_connections")
+            answer = await refused.read()
+            document = the_problem(answer, 503, "too_many_connections")
             assert (document["limit"], document["retry_after_s"]) == (2, 1)
+            assert f"x-request-id: {document['request_id']}".encode() in answer  # as the log has it
         async with one.connection() as (probed, probe):  # a busy process is not to be killed
             await clock.sent(probe, GET)
             assert b" 200 " in await probed.readline()
@@ -267,6 +269,9 @@ async def test_one_connection_too_many(redis_url: str, clock: Clock) -> None:
             assert await unwanted.read() == b""
         await clock.sent(writer, GET.replace(b"livez", b"v1/models"))
         assert b" 200 " in await reader.readline()  # whoever was there first stays
+        await clock.sent(other, GET.replace(b"livez", b"metrics"))
+        page = await theirs.readuntil(b"camserve_redis_up")
+        assert b'camserve_problems_total{code="too_many_connections"} 1.0' in page
 
 
 async def test_what_is_no_http_gets_a_problem(redis_url: str) -> None:
