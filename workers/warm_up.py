@@ -16,11 +16,15 @@ def warm_up(device: str) -> None:
     It also initialises what the first explanation would wait for: the device's context, kernels
     and allocator. Raises RuntimeError if the device is missing, or gives a wrong map.
     """
-    features, head = nn.Conv2d(1, 2, 1, bias=False), nn.Linear(2, 2)
-    nn.init.constant_(features.weight, 1.0)
-    nn.init.constant_(head.weight, 0.5)
+    # a model may be built meanwhile, for which transformers replaces torch's initialisers and the
+    # default type, of all threads
+    exact = torch.float32
+    features, head = nn.Conv2d(1, 2, 1, bias=False, dtype=exact), nn.Linear(2, 2, dtype=exact)
+    features.weight.data.fill_(1.0)
+    head.weight.data.fill_(0.5)
+    head.bias.data.fill_(0.0)
     network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
-    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
+    picture = torch.arange(16, dtype=exact).reshape(1, 1, 4, 4)
     explainer = Explainer(network.to(device), picture)
     ((attribution,),) = explainer.explain(picture, [[ClassIndex(1)]])
     # a pooled linear head: the map is the mean over channels of weight x activation, over |S|

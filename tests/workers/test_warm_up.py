@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.initialization import no_init_weights
 
 from camserve import engine
 from workers import warm_up as module
@@ -12,6 +13,15 @@ from workers.warm_up import warm_up
 
 def test_the_cpu_can_explain() -> None:
     warm_up("cpu")
+
+
+def test_a_model_that_is_built_beside_it_does_not_disturb() -> None:
+    with no_init_weights():  # as from_pretrained does, for all threads
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            warm_up("cpu")
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def test_a_device_that_is_missing_is_an_error() -> None:
