@@ -84,9 +84,10 @@ class Presence:
         self._unpublished.discard(entry.name)
         try:
             known = _card(await self._registry.card(entry.name))
+            is_told = known is not None and await self._is_enough(known, card)
         except QueueUnavailable:
-            known = None
-        if known is None or not await self._is_enough(known, card):
+            is_told = False
+        if not is_told:
             await self.publish(card)
 
     def withdraw(self, name: str) -> None:

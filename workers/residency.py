@@ -88,6 +88,15 @@ class Residency:
         model, entry = self._models.look_at(name), self._known(name)
         return model is not None and entry is not None and model.card.version == entry.version
 
+    def is_behind(self, name: str) -> bool:
+        """Whether the folder of a resident model holds another version, which is not being loaded
+        and has not failed."""
+        model, entry = self._models.look_at(name), self._known(name)
+        if model is None or entry is None or name in self._loading:
+            return False
+        failed = self._failed.get(name)
+        return entry.version not in {model.card.version, failed.version if failed else ""}
+
     def failed_update(self, name: str) -> FailedUpdate | None:
         """What the folder of a resident model holds by now, if that could not be loaded."""
         return self._failed.get(name)

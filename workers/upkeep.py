@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from camserve.errors import CamserveError, ErrorCode, InvalidCard
+from camserve.errors import CamserveError, ErrorCode, InvalidCard, QueueUnavailable
 from camserve.settings import Settings
 from workers.presence import Presence
 from workers.quarantine import Quarantine
@@ -47,6 +48,7 @@ class Upkeep:
         # not the event loop's own threads, which asyncio waits for at the end: a disk may hang
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self._is_readable = True
+        self._changes: deque[Change] = deque()
         self._tried_s: dict[str, float] = {}
 
     def loads_at_once(self, entry: Entry) -> bool:
@@ -54,7 +56,10 @@ class Upkeep:
         return self._settings.preload == "local" and entry.is_local
 
     async def look(self) -> bool:
-        """Take over what has changed and has settled; returns whether anything has."""
+        """Take over what has changed and has settled; returns whether anything has.
+
+        Raises QueueUnavailable; what is not taken over by then is by the next call.
+        """
         try:
             changes = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._watch.look
@@ -67,10 +72,18 @@ class Upkeep:
             self._is_readable = False
             return False
         self._is_readable = True
-        for change in changes:
-            await self._take_over(change)
+        self._changes += changes  # they are told once
+        has_changed = bool(self._changes)
+        while self._changes:
+            try:
+                await self._take_over(self._changes[0])
+            except QueueUnavailable:
+                raise
+            except Exception:
+                logger.exception("the change of %s is not taken over", self._changes[0].name)
+            self._changes.popleft()
         self._retry()
-        return bool(changes)
+        return has_changed
 
     def close(self) -> None:
         """Look no more; a look that hangs is not waited for."""
@@ -115,10 +128,13 @@ class Upkeep:
                 self._aside(self._update(entry.name))
 
     def _retry(self) -> None:
-        """Try updates again whose files may be had by now: nobody asks for them, for an older
-        version is served."""
+        """Try updates again whose files may be had by now, and those that came while the update
+        before them had not ended: nobody asks for them, for an older version is served."""
         now_s = asyncio.get_running_loop().time()
         for name in self._residency.resident:
+            if self._residency.is_behind(name):
+                self._aside(self._update(name))
+                continue
             failed = self._residency.failed_update(name)
             if failed is None or failed.problem.code is not ErrorCode.MODEL_UNAVAILABLE:
                 continue

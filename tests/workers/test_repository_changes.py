@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from camserve.broker import keys
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.contracts.states import State
-from camserve.errors import ModelUnavailable
+from camserve.errors import ModelUnavailable, QueueUnavailable
 from tests.workers import jobs
 from tests.workers.bench import Bench, Start, eventually
 from tests.workers.cards import TINY, entry_of, factory_card, settings, write_model
@@ -23,6 +23,7 @@ from tests.workers.factories import SLOW
 from tests.workers.jobs import enqueue, noise
 from workers import loop as loop_module
 from workers.models import load_model
+from workers.watch import Change
 
 pytestmark = pytest.mark.anyio
 
@@ -207,6 +208,52 @@ async def test_a_batch_under_way_ends_with_the_version_it_began_with(
     (tmp_path / "go").touch()
     assert (await bench.answer(running))[0].model_version == first
     assert await version_of(bench, "slow") == second
+
+
+async def test_what_changes_again_before_the_version_before_it_is_out_of_use(
+    start: Start, models: Path, tmp_path: Path
+) -> None:
+    bench = await start()
+    first = await version_of(bench, "slow")
+    running = await enqueue(bench.queue, noise(0, SLOW), model="slow")
+    await eventually(lambda: asyncio.to_thread((tmp_path / "entered").exists))
+    second = rewrite(models, "slow", OTHER)
+    await card_that(bench, "slow", lambda card: card.version == second)
+    third = rewrite(models, "slow", factory_card(seed=2))
+
+    async def is_noticed() -> bool:
+        return bench.loop._repository.entries["slow"].version == third
+
+    await eventually(is_noticed)
+    assert await bench.job_is(running, State.RUNNING)
+    (tmp_path / "go").touch()
+    assert (await bench.answer(running))[0].model_version == first
+    await card_that(bench, "slow", lambda card: card.version == third)
+    assert await version_of(bench, "slow") == third
+
+
+@pytest.mark.parametrize("error", [QueueUnavailable(), AssertionError("a bug")])
+async def test_no_change_is_lost_with_another_one(
+    start: Start, models: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bench = await start()
+    upkeep, taken = bench.loop._upkeep, list[str]()
+    take_over = upkeep._take_over
+
+    async def failing_once(change: Change) -> None:
+        taken.append(change.name)
+        if len(taken) == 1:
+            raise error
+        await take_over(change)
+
+    monkeypatch.setattr(upkeep, "_take_over", failing_once)
+    # one look sees both
+    entries = [entry_of(write_model(models, name, OTHER)) for name in ("new", "newer")]
+    changes = iter([[Change(entry.name, entry) for entry in entries]])
+    monkeypatch.setattr(upkeep._watch, "look", lambda: next(changes, []))
+    await version_of(bench, "newer")
+    again = isinstance(error, QueueUnavailable)
+    assert taken == (["new", "new", "newer"] if again else ["new", "newer"])
 
 
 @pytest.mark.parametrize(
