@@ -33,9 +33,10 @@ logger = logging.getLogger(__name__)
 async def work(settings: Settings, redis_url: str, worker: str, device: str, pulse_fd: int) -> None:
     """Run one worker until SIGTERM, SIGINT or the end of its parent."""
     pulse = asyncio.create_task(beat(pulse_fd))
+    # in a thread: it reads all files, which may take longer than a process may be silent
+    repository = await asyncio.to_thread(scan, settings.models_dir)
     redis = connect(redis_url)
     options = queue_options(settings)
-    repository = scan(settings.models_dir)
     for error in repository.invalid.values():
         logger.warning("a model is left out: %s", error)
     quarantine = Quarantine(loads_dir(settings), settings.models_dir, worker=worker, device=device)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.workers.cards import settings
+from workers import child
 from workers import pulse as pulse_module
+from workers.pacing import end
 from workers.pulse import Pulse, beat
 
 pytestmark = pytest.mark.anyio
@@ -84,3 +89,21 @@ async def test_a_supervisor_that_stands_still_blocks_no_child(pulse: Pulse) -> N
     await asyncio.sleep(3 * LOOK_S)
     assert not beating.done()
     beating.cancel()
+
+
+async def test_a_child_that_reads_a_large_repository_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    supervisors, childs = os.pipe()
+
+    def read_until_heard(_: Path) -> None:
+        heard, _, _ = select.select([supervisors], [], [], 10)
+        raise ValueError("heard" if heard else "silent")
+
+    monkeypatch.setattr(child, "scan", read_until_heard)
+    before = asyncio.all_tasks()
+    with pytest.raises(ValueError, match="heard"):
+        await child.work(settings(), "unix://nowhere", "w1", "cpu", childs)
+    await end(*asyncio.all_tasks() - before)
+    for fd in (supervisors, childs):
+        os.close(fd)
