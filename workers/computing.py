@@ -96,7 +96,10 @@ class Computing:
     async def _with_room(self, model: ResidentModel, tight: Sequence[_Done]) -> Sequence[_Done]:
         """What there was no memory for, once more if that of other models can be had."""
         if self._make_room(model.card.name):
-            await self._thread.run(partial(free_memory, self._device), model.card.name)
+            try:
+                await self._thread.run(partial(free_memory, self._device), model.card.name)
+            except Exception:  # noqa: BLE001 - a job must not be left without an answer
+                await self._proof.renew()
             tight = await self._computed(model, [(one.begun, one.job) for one in tight])
         for one in tight:
             if _is_too_large(one.outcome):

@@ -19,6 +19,7 @@ from camserve.vocabulary import METHODS
 from tests.workers.bench import Start
 from tests.workers.cards import TINY, entry_of, factory_card, settings, write_model
 from tests.workers.jobs import compute_job, enqueue, failed, failure, load_job, noise, read, run
+from workers import computing
 from workers.attempts import Outcome
 from workers.batch_sizes import PATIENCE, LearntSizes
 from workers.compute import Limits, explain_jobs
@@ -284,6 +285,21 @@ async def test_models_that_are_in_the_way_are_evicted(start: Start, shared: Path
     large = await enqueue(bench.queue, noise(0).repeat(1, 2, 2), model="big")
     await bench.answer(large)
     assert bench.loop._residency.resident == ("big",)
+    await bench.answer(await enqueue(bench.queue, noise(1), model="other"))
+
+
+@pytest.mark.anyio
+async def test_a_device_that_gives_no_memory_back_leaves_no_job_unanswered(
+    start: Start, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(device: str) -> None:
+        raise RuntimeError(f"{device}: device-side assert triggered")
+
+    bench = await start()
+    await bench.answer(await enqueue(bench.queue, noise(0), model="other"))
+    monkeypatch.setattr(computing, "free_memory", fail)
+    large = await enqueue(bench.queue, noise(0).repeat(1, 2, 2), model="big")
+    await bench.answer(large)  # the device proves to be well
     await bench.answer(await enqueue(bench.queue, noise(1), model="other"))
 
 
