@@ -149,6 +149,26 @@ async def test_the_work_of_a_job(
     assert spent_ms <= work_ms <= spent_ms + passed_ms
 
 
+@pytest.mark.parametrize("stepped_back_ms", [3_600_000, 13 * 3_600_000])
+async def test_a_clock_that_steps_back_measures_nothing(
+    clock: Clock, redis: Redis, stepped_back_ms: int
+):
+    """Nor does it make what was measured grow, beside which nothing later would count any more."""
+    await submit(clock.queue)
+    await begin_one(clock.worker)  # so that the queue is not empty at the next
+    await set_pace(redis, 50_000, 100)
+    passed_ms = await clock.end(begun_ago_ms=-stepped_back_ms, since_ago_ms=-stepped_back_ms)
+    work_ms, jobs = await pace(redis)
+    assert jobs <= 101
+    assert 50_000 * math.exp(-passed_ms / FADE_MS) - 0.001 <= work_ms <= 50_000 + passed_ms
+    await clock.end(begun_ago_ms=600_000, since_ago_ms=600_000)
+    work_ms, jobs = await pace(redis)
+    assert work_ms / jobs > 100_000, "what is measured later counts"
+    for _ in range(2):
+        await submit(clock.queue, time_to_deadline_ms=3_600_000)
+    assert 300 < (await refusal(clock.queue))["retry_after_s"] < 3_600
+
+
 async def test_what_was_measured_fades_with_work_and_not_with_time(clock: Clock, redis: Redis):
     await submit(clock.queue)
     await begin_one(clock.worker)  # so that the queue is not empty at the next

@@ -115,9 +115,12 @@ end
 local function learn_pace(prefix, started_ms, ttl_ms)
   local pace, now = pace_of(prefix), now_ms()
   local since_ms, work_ms, jobs = unpack(redis.call('HMGET', pace, 'since_ms', 'work_ms', 'jobs'))
-  local since = math.min(tonumber(since_ms or started_ms), now)
+  -- never later than now: after a clock was set back, a time below zero would not fade what was
+  -- measured but make it grow, without end
+  local began = math.min(tonumber(started_ms), now)
+  local since = math.min(tonumber(since_ms or began), now)
   -- since the job before it, or since it began, if that was longer after it than jobs lie apart
-  local spent_ms = now - started_ms + math.min(started_ms - since, LONGEST_GAP_MS)
+  local spent_ms = now - began + math.min(began - since, LONGEST_GAP_MS)
   local faded = math.exp(-spent_ms / FADE_MS)
   redis.call('HSET', pace, 'since_ms', digits(now),
     'work_ms', string.format('%.3f', (work_ms or 0) * faded + spent_ms),
