@@ -1,8 +1,8 @@
 -- KEYS: prefix. ARGV: lease_ms, job_ttl_ms, failure of an expired job.
 -- Closes queued jobs past their deadline and running ones past deadline + lease, whether or not a
 -- worker serves the model; drops entries without an open job, and strikes empty lanes off the list
--- of those to look at, and the oldest of the recent jobs that have passed away off theirs. Returns how
--- many jobs it closed.
+-- of those to look at, and recent jobs that have passed away off theirs. Returns how many jobs it
+-- closed.
 local prefix, lease_ms, ttl_ms, failure = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local closed, now = 0, now_ms()
 
@@ -34,11 +34,16 @@ for _, lane in ipairs(all_lanes(prefix)) do
   end
 end
 
--- who reads the list begins at its new end, and may never come to them
+-- Who reads the list begins at its new end, and may never come to them. Some of any place as well: by
+-- the ids of a front end whose clock is ahead, what has passed away lies behind what is new.
 local recent = prefix .. 'recent'
-for _, id in ipairs(redis.call('ZRANGE', recent, 0, 199)) do
-  if redis.call('EXISTS', key(prefix, 'job', id)) == 0 then
-    redis.call('ZREM', recent, id)
+local function strike_off(ids)
+  for _, id in ipairs(ids) do
+    if redis.call('EXISTS', key(prefix, 'job', id)) == 0 then
+      redis.call('ZREM', recent, id)
+    end
   end
 end
+strike_off(redis.call('ZRANGE', recent, 0, 99))
+strike_off(redis.call('ZRANDMEMBER', recent, 100))
 return closed
