@@ -137,7 +137,7 @@ class FrontEnd(Host):
         self.url = url
 
     def listens(self) -> bool:
-        return httpx.get(f"{self.url}/livez", timeout=5).status_code == 200
+        return httpx.get(f"{self.url}/livez", timeout=5, verify=False).status_code == 200
 
 
 class Worker(Host):
