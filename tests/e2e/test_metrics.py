@@ -75,6 +75,12 @@ def test_every_counter_grows_by_what_happened(tmp_path: Path) -> None:
             for priority in ("interactive", "bulk"):
                 post(client, EXPLAIN, 200, priority=priority)
             post(client, PREDICT, 200)
+
+        def is_told(inputs: int) -> bool:
+            """What workers measure comes a moment later, and is lost with one that is killed."""
+            return sum(changes(before[one], scrape(one), "batch_inputs_sum").values()) >= inputs
+
+        one.wait_for(lambda _: is_told(6))
         caught = kill_the_worker_of_a_job(two, store)
         jobs = 6 + caught
         service_wide = {
@@ -91,12 +97,7 @@ def test_every_counter_grows_by_what_happened(tmp_path: Path) -> None:
             },
         }
 
-        def is_told(_: httpx.Client) -> bool:
-            """What workers measure comes a moment later."""
-            found = changes(before[one], scrape(one), "batch_inputs_sum")
-            return sum(found.values()) >= 6 + 16 * caught
-
-        one.wait_for(is_told)
+        one.wait_for(lambda _: is_told(6 + 16))
         for service in (one, two):
             after = scrape(service)
             for name, expected in service_wide.items():
