@@ -190,6 +190,8 @@ async def test_a_replay_whose_reply_was_lost_is_the_same(
     await queue.cancel(job_id)
     assert await replay(letters, letter, job_id=job_id) == job_id
     assert await queue.depth(MODEL) == 0
+    await letters.purge()
+    assert await replay(letters, letter, job_id=job_id) == job_id, "it was accepted before that"
 
 
 async def test_a_full_queue_takes_no_replay(

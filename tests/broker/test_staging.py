@@ -7,8 +7,22 @@ from typing import Any
 
 import pytest
 import redis as blocking
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from camserve.broker import JobQueue, Priority, QueueOptions, connect, job_queue, new_job_id
+from camserve.broker import (
+    JobQueue,
+    Priority,
+    QueueOptions,
+    State,
+    connect,
+    job_queue,
+    keys,
+    new_job_id,
+)
+from camserve.broker.scripts import call, execute
+from tests.broker.conftest import WorkerMaker
+from tests.broker.jobs import MODEL, begin_one, submit
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +59,24 @@ async def test_a_connection_that_is_cut_leaves_no_picture_without_an_end(
                     connection.read_response()
             connection.disconnect()
             assert all(raw.ttl(key) > 0 for key in raw.scan_iter("*"))
+
+
+async def test_a_result_that_was_evicted_before_its_commit_leaves_the_job_as_it_was(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker
+):
+    job_id = await submit(queue)
+    begun = await begin_one(worker())
+    before = await redis.hgetall(keys.job(MODEL, job_id)), await redis.hgetall(keys.pace(MODEL))
+    names = [keys.prefix(MODEL), keys.staged(MODEL, job_id, begun.token)]
+    with pytest.raises(ResponseError):
+        await execute(redis, call("finish", names, job_id, begun.token, "succeeded", 60_000, ""))
+    after = await redis.hgetall(keys.job(MODEL, job_id)), await redis.hgetall(keys.pace(MODEL))
+    assert after == before
+    assert await worker().finish(begun, b"once more")
+    closed = await queue.get(job_id)
+    assert closed is not None
+    assert closed.state is State.SUCCEEDED
+    assert await queue.result(job_id) == b"once more"
 
 
 async def record(sent: list[list[tuple[Any, ...]]], commands: tuple[tuple[Any, ...], ...]) -> Any:

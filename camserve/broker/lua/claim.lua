@@ -1,6 +1,6 @@
 -- KEYS: prefixes of the models, in the order to look at them.
--- ARGV: consumer, limit, weight of what it goes with, ttl_ms, width, then the lanes in the order to look at them: `width` of each
---       rank, which share one line.
+-- ARGV: consumer, limit, weight of what it goes with, ttl_ms, width, then the lanes in the order to
+--       look at them: `width` of each rank, which share one line.
 -- Returns a list of {index of the prefix, lane, entry, id, weight}, all of one model and of at most
 -- limit in weight, or a single heavier one; a redelivered entry comes alone. Never waits.
 local consumer, limit, held = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

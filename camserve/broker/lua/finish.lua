@@ -18,6 +18,12 @@ if state ~= 'running' or owner ~= token then
   redis.call('DEL', staged)
   return closer == token and 1 or 0
 end
+if outcome == 'succeeded' and not cancel then
+  -- Before all else: where it was evicted this raises, and the call may come again.
+  local result = key(prefix, 'out', id)
+  redis.call('RENAME', staged, result)
+  redis.call('PEXPIRE', result, ttl_ms)
+end
 redis.call('HSET', job, 'closed_by', token)
 if measured ~= '' and outcome ~= 'expired' then
   learn_pace(prefix, started_ms, ttl_ms)
@@ -26,11 +32,6 @@ if cancel then
   redis.call('DEL', staged)
   close(prefix, id, lane, entry, 'canceled', ttl_ms)
   return 1
-end
-if outcome == 'succeeded' then
-  local result = key(prefix, 'out', id)
-  redis.call('RENAME', staged, result)
-  redis.call('PEXPIRE', result, ttl_ms)
 end
 close(prefix, id, lane, entry, outcome, ttl_ms, failure)
 return 1

@@ -7,11 +7,11 @@
 -- or missing (no letter); or what enqueue returns of a line that is full.
 local prefix, id, new_id, nonce = KEYS[1], ARGV[1], ARGV[2], ARGV[9]
 local letter = key(prefix, 'letter', id)
-if redis.call('EXISTS', letter) == 0 then
-  return {'missing', id}
-end
 if redis.call('HGET', key(prefix, 'job', new_id), 'nonce') == nonce then
   return {'accepted', new_id} -- this very call again: its reply was lost
+end
+if redis.call('EXISTS', letter) == 0 then
+  return {'missing', id}
 end
 local earlier = redis.call('HGET', letter, 'replay')
 if earlier and OPEN[redis.call('HGET', key(prefix, 'job', earlier), 'state')] then
