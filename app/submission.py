@@ -134,24 +134,23 @@ async def submit(
         deadline_s=admission.deadline_s,
         idempotency_key=idempotency_key,
         owner=owner,
-        fingerprint=await asyncio.to_thread(_fingerprint, job, request.execution, payload)
-        if idempotency_key
-        else None,
+        fingerprint=_fingerprint(job, request.execution) if idempotency_key else None,
     )
     return await hand_in(state, submission)
 
 
-def _fingerprint(job: Job, execution: str, payload: bytes) -> str:
-    """What must be equal for a repeated request to be the same request."""
+def _fingerprint(job: Job, execution: str) -> str:
+    """What must be equal for a repeated request to be the same request. The payload is, by its
+    digest."""
     same = job.model_dump_json(
         # the same bytes under another name are the same, and so is a retry after a model's reload
         exclude={
             **dict.fromkeys(("request_id", "model_version", "model_interface"), True),
-            **dict.fromkeys(("input_digest", "replay_of"), True),
+            "replay_of": True,
             "inputs": {"__all__": {"name"}},
         }
     )
-    return hashlib.sha256(f"{execution}\n{same}".encode() + payload).hexdigest()
+    return hashlib.sha256(f"{execution}\n{same}".encode()).hexdigest()
 
 
 async def hand_in(state: AppState, submission: Submission) -> Submission:
