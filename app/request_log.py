@@ -14,10 +14,12 @@ from structlog.contextvars import bind_contextvars
 from camserve.errors import CamserveError, shortened
 from camserve.logs import get_logger
 
-__all__ = ["RequestLog", "RouteNames", "is_probe", "note_error", "note_job", "route_of"]
+__all__ = ["METHODS", "RequestLog", "RouteNames", "is_probe", "note_error", "note_job", "route_of"]
 
 logger = get_logger(__name__)
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What a method may be called where each name costs something: others are made up."""
 _PROBES: Final = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _ROUTE: Final = "route"
 # not the structlog context: what a task of the request binds there, the request never sees

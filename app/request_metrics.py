@@ -11,14 +11,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.request_log import route_of
+from app.request_log import METHODS, route_of
 
 __all__ = ["MeasureRequests", "RequestMetrics"]
 
 UNKNOWN_ROUTE: Final = "unknown"
 NO_ANSWER: Final = "none"
 OTHER_METHOD: Final = "other"
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS: Final = tuple(0.001 * 2**n for n in range(18))
 _STAGE: Final = re.compile(r"(prepare|present);dur=([\d.]+)")
 
@@ -129,7 +128,7 @@ class MeasureRequests:
     def _count(self, scope: Scope, status: str, took_s: float, received: int, sent: int) -> None:
         metrics = self._metrics
         route = route_of(scope) or UNKNOWN_ROUTE
-        method = scope["method"] if scope["method"] in _METHODS else OTHER_METHOD
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         metrics.requests.labels(route, method, status).inc()
         metrics.duration.labels(route, method).observe(took_s)
         if received:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
 from starlette._utils import get_route_path  # the very path that the router goes by
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.request_log import is_probe, route_of
+from app.request_log import METHODS, is_probe, route_of
 from camserve.errors import shortened
 from camserve.tracing import context_of, tracer
 
 __all__ = ["RequestSpans"]
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
 class RequestSpans:
@@ -34,7 +30,7 @@ class RequestSpans:
             return
         scope.setdefault("state", {})
         headers = Headers(scope=scope)
-        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         caller = context_of({name: headers.get(name) for name in ("traceparent", "tracestate")})
         span = trace.get_current_span(caller)
         if not is_probe(get_route_path(scope)):

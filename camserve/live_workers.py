@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from camserve.broker import Registry, WorkerRecord
 from camserve.contracts.cards import WorkerStatus
 
@@ -21,10 +19,7 @@ async def live_workers(registry: Registry) -> tuple[WorkerStatus, ...]:
 
 
 def _status(record: WorkerRecord) -> WorkerStatus | None:
-    try:
-        status = WorkerStatus.model_validate_json(record.status)
-    except ValidationError:
-        return None
-    if status.proof_age_s is None:
+    status = WorkerStatus.of_this_version(record.status)
+    if status is None or status.proof_age_s is None:
         return status
     return status.model_copy(update={"proof_age_s": status.proof_age_s + record.silent_s})

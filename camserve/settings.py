@@ -179,10 +179,10 @@ class Settings(BaseSettings):
     max_connections: Count = Field(
         1000, description="Connections that an API process serves at once; more get 503."
     )
-    queue_depth: Count = Field(256, description="Interactive jobs a model that wait, before 429.")
+    queue_depth: Count = Field(256, description="Open interactive jobs a model before 429.")
     bulk_queue_depth: Count = Field(
         1024,
-        description="Bulk jobs a model that wait, before 429; they fill no place of the others.",
+        description="Open bulk jobs a model before 429; they fill no place of the others.",
     )
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None,

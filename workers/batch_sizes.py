@@ -37,9 +37,11 @@ class BatchSizes:
     """Of one model on one device; written in the compute thread only.
 
     most: inputs that share a forward pass while there is room. any_size: whether callers decide how
-    large an input is. What a row takes is decided by the
-    way to compute it, its shape and its number of targets: each such kind of row has a size of its
-    own. As long as memory never ran out, nothing is known, and nothing is looked up.
+    large an input is.
+
+    What a row takes is decided by the way to compute it, its shape and its number of targets: each
+    such kind of row has a size of its own. As long as memory never ran out, nothing is known, and
+    nothing is looked up.
     """
 
     def __init__(self, model: str, most: int, *, any_size: bool = False) -> None:

@@ -8,8 +8,6 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 
-from pydantic import ValidationError
-
 from camserve.broker import Registry
 from camserve.contracts.cards import ResolvedCard, WorkerStatus
 from camserve.errors import ErrorCode, QueueUnavailable
@@ -217,7 +215,8 @@ class Presence:
     async def _others(self) -> list[WorkerStatus] | None:
         """The other workers; None if one of another version of camserve is among them, for what
         it serves cannot be read here."""
-        found = [_status(status) for status in (await self._registry.workers()).values()]
+        workers = (await self._registry.workers()).values()
+        found = [WorkerStatus.of_this_version(status) for status in workers]
         if None in found:
             return None
         return [one for one in found if one and one.worker != self._worker]
@@ -240,14 +239,4 @@ def _is_quarantined(card: ResolvedCard | None) -> bool:
 
 def _card(value: bytes | None) -> ResolvedCard | None:
     """A published card; None if there is none, or one of another version of camserve."""
-    try:
-        return ResolvedCard.model_validate_json(value) if value else None
-    except ValidationError:
-        return None
-
-
-def _status(value: bytes) -> WorkerStatus | None:
-    try:
-        return WorkerStatus.model_validate_json(value)
-    except ValidationError:
-        return None
+    return ResolvedCard.of_this_version(value) if value else None

@@ -143,8 +143,8 @@ def judge(folder: Path, ended: Mapping[str, str | None]) -> list[Suspicion]:
     """Hold against models that their process died while they were loaded; returns what is new.
 
     ended: how worker processes ended, by their names, as far as it was seen; None for one that was
-    told to end, which is nobody's fault. Who was loaded with
-    others is suspected only; who was loaded alone DEATHS times is quarantined. Raises OSError.
+    told to end, which is nobody's fault. Who was loaded with others is suspected only; who was
+    loaded alone DEATHS times is quarantined. Raises OSError.
     """
     found: list[Suspicion] = []
     with abandoned(folder) as loads:

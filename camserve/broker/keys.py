@@ -80,6 +80,7 @@ __all__ = [
     "result",
     "staged",
     "stream",
+    "totals",
 ]
 
 CARDS: Final = "cam:models"
@@ -158,6 +159,11 @@ def recent(model: str) -> str:
 
 def pace(model: str) -> str:
     return f"{prefix(model)}pace"
+
+
+def totals(model: str | None) -> str:
+    """None: what is counted of no model."""
+    return f"{prefix(model) if model else NO_MODEL}totals"
 
 
 def answers(command_id: str) -> str:

@@ -73,7 +73,7 @@ class Totals:
             self._redis,
             ("SMEMBERS", keys.QUEUES),
             ("HKEYS", keys.CARDS),
-            ("HGETALL", f"{keys.NO_MODEL}totals"),
+            ("HGETALL", keys.totals(None)),
         )
         models = sorted({name.decode() for name in (*queues, *cards)})
         found = (

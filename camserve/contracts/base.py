@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 __all__ = ["Message"]
 
@@ -17,3 +19,12 @@ class Message(BaseModel):
         # an answer has all its members, and a client generated from its schema may rely on that
         json_schema_serialization_defaults_required=True,
     )
+
+    @classmethod
+    def of_this_version(cls, document: bytes) -> Self | None:
+        """What a process of this version of camserve wrote; None for that of another one, as there
+        are during an upgrade."""
+        try:
+            return cls.model_validate_json(document)
+        except ValidationError:
+            return None

@@ -49,7 +49,7 @@ async def done(
 
 async def keys_of_jobs(redis: Redis) -> list[bytes]:
     found = [key async for key in redis.scan_iter("cam:{toy}:*") if b":stream:" not in key]
-    of_the_model = {keys.pace("toy").encode(), b"cam:{toy}:totals"}
+    of_the_model = {keys.pace("toy").encode(), keys.totals("toy").encode()}
     return [key for key in found if key not in of_the_model]
 
 

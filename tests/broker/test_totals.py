@@ -187,7 +187,7 @@ async def test_what_was_measured_is_added_once(redis: Redis) -> None:
 
 async def test_totals_live_as_long_as_something_is_added(redis: Redis, queue: JobQueue) -> None:
     await submit(queue)
-    name = f"{keys.prefix(MODEL)}totals"
+    name = keys.totals(MODEL)
     await redis.pexpire(name, 1000)
     await submit(queue)
     assert await redis.pttl(name) > 29 * 86_400_000
