@@ -12,7 +12,7 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, connect
+from camserve.broker import JobQueue
 from camserve.contracts.states import State
 from camserve.queueing import queue_options
 from tests.workers.cards import TINY, factory_card, settings, write_model
@@ -35,12 +35,6 @@ def models(tmp_path: Path) -> Path:
     write_model(folder, "tiny", TINY)
     write_model(folder, "odd", factory_card("misbehaving", folder=str(folder)))
     return folder
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

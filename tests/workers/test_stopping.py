@@ -31,12 +31,6 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
 async def queue(redis: Redis) -> AsyncIterator[JobQueue]:
     async with JobQueue(redis, queue_options(settings())) as queue:
         yield queue
