@@ -14,7 +14,7 @@ __all__ = ["allow_origins"]
 
 _ASKED: Final = (
     *("Authorization", "X-API-Key", "Prefer", "Idempotency-Key", "If-None-Match", "Last-Event-ID"),
-    *("traceparent", "tracestate", "Inference-Header-Content-Length", REQUEST_ID),
+    *("traceparent", "tracestate", "Inference-Header-Content-Length", "Cache-Control", REQUEST_ID),
 )
 _ANSWERED: Final = (
     *(

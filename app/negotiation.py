@@ -21,6 +21,7 @@ __all__ = [
     "Preference",
     "accepts_coding",
     "choose_form",
+    "list_members",
     "parse_prefer",
     "refuse_answer_form",
 ]
@@ -132,11 +133,17 @@ class Preference:
         return ", ".join(names) or None
 
 
+def list_members(headers: Sequence[str]) -> list[str]:
+    """The members of a header that is a list, and may come several times (RFC 9110, 5.6.1): what is
+    between its commas, but for those in quotes."""
+    return _ENTRY.findall(",".join(headers))
+
+
 def parse_prefer(headers: Sequence[str]) -> Preference:
     """All `Prefer` headers as one list, by the letter of RFC 7240, 2: the first of several
     instances counts, and what is unknown or has no meaning is ignored, never an error."""
     given: dict[str, str] = {}
-    for entry in _ENTRY.findall(",".join(headers)):
+    for entry in list_members(headers):
         if found := _PREFERENCE.match(entry):
             given.setdefault(found[1].lower(), (found[2] or "").strip('"'))
     wait = given.get("wait", "")

@@ -20,7 +20,7 @@ from app.submission import Submission, digested, hand_in, wait
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, State, new_job_id
 from camserve.contracts.cards import ResolvedCard
-from camserve.contracts.jobs import Job, PredictionResult, input_name, output_name
+from camserve.contracts.jobs import Caching, Job, PredictionResult, input_name, output_name
 from camserve.contracts.requests import PredictionRequest
 from camserve.contracts.wire import metadata_of, tensors_of
 from camserve.errors import DeadlineExceeded, QueueUnavailable, ShuttingDown
@@ -45,7 +45,12 @@ class Predicted:
 
 
 async def predicted(
-    state: AppState, arrival: Arrival[PredictionRequest], model: str, *, request_id: str | None
+    state: AppState,
+    arrival: Arrival[PredictionRequest],
+    model: str,
+    *,
+    request_id: str | None,
+    caching: Caching,
 ) -> Predicted:
     """Run the model on the inputs of a request, and wait for it until the request's deadline.
 
@@ -56,7 +61,9 @@ async def predicted(
     admission = await admit(state, arrival, model)
     check_top(arrival.asked, admission.card)
     inputs = await prepared(state, arrival, admission, drawn=False)
-    submission = await _submission(state, arrival, admission, inputs, request_id)
+    submission = await _submission(
+        state, arrival, admission, inputs, request_id=request_id, caching=caching
+    )
     prepare_s = asyncio.get_running_loop().time() - arrival.arrived_s
     async with taken_along(state, submission):
         record, buffer = await _outcome(state, submission)
@@ -72,7 +79,9 @@ async def _submission(
     arrival: Arrival[PredictionRequest],
     admission: Admission,
     inputs: list[PreparedInput],
+    *,
     request_id: str | None,
+    caching: Caching,
 ) -> Submission:
     request, card = arrival.asked, admission.card
     job = Job(
@@ -83,6 +92,7 @@ async def _submission(
         inputs=tuple(one.meta for one in inputs),
         precision=request.precision,
         request_id=request_id,
+        caching=caching,
     )
     tensors = {input_name(index): one.tensor for index, one in enumerate(inputs)}
     async with until(admission.deadline_s):

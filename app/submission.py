@@ -22,7 +22,7 @@ from app.state import AppState
 from app.targets import default_targets, resolve_targets
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, new_job_id
-from camserve.contracts.jobs import Job
+from camserve.contracts.jobs import Caching, Job
 from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import QueueUnavailable
@@ -76,6 +76,7 @@ async def submit(
     idempotency_key: str | None,
     owner: str,
     request_id: str | None,
+    caching: Caching,
 ) -> Submission:
     """Check the request against the model, prepare its inputs, and enqueue the job.
 
@@ -115,6 +116,7 @@ async def submit(
         output=request.output,
         request_id=request_id,
         webhook=request.webhook,
+        caching=caching,
     )
 
     def with_payload() -> tuple[Job, bytes]:
@@ -146,7 +148,7 @@ def _fingerprint(job: Job, execution: str) -> str:
         # the same bytes under another name are the same, and so is a retry after a model's reload
         exclude={
             **dict.fromkeys(("request_id", "model_version", "model_interface"), True),
-            "replay_of": True,
+            **dict.fromkeys(("replay_of", "caching"), True),
             "inputs": {"__all__": {"name"}},
         }
     )

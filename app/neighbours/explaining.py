@@ -15,6 +15,7 @@ from app.state import AppState
 from app.stopping import Stage
 from app.submission import submit
 from app.uploads import Arrival
+from camserve.contracts.jobs import Caching
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ShuttingDown, WaitExceeded
 from camserve.tracing import stage
@@ -35,6 +36,7 @@ async def explained(
     *,
     form: str,
     idempotency_key: str | None,
+    caching: Caching,
 ) -> AsyncIterator[Finished]:
     """The finished explanation, while its answer is made.
 
@@ -49,6 +51,7 @@ async def explained(
         idempotency_key=idempotency_key,
         owner=caller_name(request),
         request_id=request.state.request_id,
+        caching=caching,
     )
     record = await outcome(state, request, submission)
     with answering(record), stage("present"):

@@ -29,11 +29,12 @@ from app.outcomes import answering, outcome
 from app.query_strings import refuse_unknown_options
 from app.representations import explanation_href
 from app.results import fetch, fetch_succeeded
-from app.routers.parameters import ExplanationId, IdempotencyKey, Prefer
+from app.routers.parameters import CacheControl, ExplanationId, IdempotencyKey, Prefer
 from app.state import AppState, State
 from app.submission import Submission, submit
 from app.uploads import read_request
 from camserve.contracts.explanations import Explanation
+from camserve.contracts.jobs import Caching
 from camserve.contracts.options import ArrayOptions
 from camserve.contracts.requests import ExplanationRequest
 from camserve.errors import ExplanationNotFound
@@ -79,7 +80,9 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
 async def explain(
     request: Request,
     state: State,
+    *,
     idempotency_key: IdempotencyKey,
+    caching: CacheControl,
     as_form: Annotated[
         str | None,
         Query(alias="as", description="Form of the answer; wins over Accept."),
@@ -97,7 +100,7 @@ async def explain(
     """
     form = choose_form(request.headers.getlist("accept"), as_form, FORMS)
     preference = parse_prefer(prefer or [])
-    submission = await _submitted(request, state, form, idempotency_key)
+    submission = await _submitted(request, state, form, idempotency_key, caching)
     prepare_s = asyncio.get_running_loop().time() - submission.arrived_s
     patience_s = preference.patience_s(state.settings.sync_wait_s)
     record = await outcome(state, request, submission, patience_s)
@@ -113,7 +116,11 @@ async def explain(
 
 
 async def _submitted(
-    request: Request, state: AppState, form: str, idempotency_key: str | None
+    request: Request,
+    state: AppState,
+    form: str,
+    idempotency_key: str | None,
+    caching: Caching,
 ) -> Submission:
     """The job of the request. What it was made of is not kept for the time of the wait."""
     arrival = await read_request(request, state.settings, ExplanationRequest, state.on_pictures)
@@ -124,6 +131,7 @@ async def _submitted(
         idempotency_key=idempotency_key,
         owner=caller_name(request),
         request_id=request.state.request_id,
+        caching=caching,
     )
 
 

@@ -18,7 +18,7 @@ from app.neighbours.v1_instances import explanation_request, prediction_request
 from app.prediction import predicted
 from app.prediction_answers import check_room
 from app.representations import explanation
-from app.routers.parameters import IdempotencyKey, Name
+from app.routers.parameters import CacheControl, IdempotencyKey, Name
 from app.state import State
 from app.uploads import Arrival, now_s, read_body
 from camserve.contracts.kserve import Explanations, InstancesRequest, Predictions
@@ -44,7 +44,11 @@ _EXAMPLE: dict[str, Any] = {
     openapi_extra={"requestBody": json_body(InstancesRequest, _EXAMPLE)},
 )
 async def kserve_explain(
-    request: Request, model: Name, state: State, idempotency_key: IdempotencyKey
+    request: Request,
+    model: Name,
+    state: State,
+    idempotency_key: IdempotencyKey,
+    caching: CacheControl,
 ) -> Response:
     """Explain as a KServe explainer does: `instances` in, `explanations` out.
 
@@ -64,6 +68,7 @@ async def kserve_explain(
         Arrival(*read, arrived_s),
         form=JSON,
         idempotency_key=idempotency_key,
+        caching=caching,
     ) as done:
         signer = await state.signer()
 
@@ -91,7 +96,9 @@ async def kserve_explain(
         "requestBody": json_body(InstancesRequest, {"instances": [{"b64": GRAY_PIXEL}]})
     },
 )
-async def kserve_predict(request: Request, model: Name, state: State) -> Response:
+async def kserve_predict(
+    request: Request, model: Name, state: State, caching: CacheControl
+) -> Response:
     """Predict as a KServe predictor does: `instances` in, `predictions` out.
 
     Each is what the model returned for its instance, raw, as nested lists; `POST
@@ -101,7 +108,13 @@ async def kserve_predict(request: Request, model: Name, state: State) -> Respons
     arrived_s = now_s()
     read = await state.on_pictures(partial(prediction_request, body, state.settings))
     del body
-    work = predicted(state, Arrival(*read, arrived_s), model, request_id=request.state.request_id)
+    work = predicted(
+        state,
+        Arrival(*read, arrived_s),
+        model,
+        request_id=request.state.request_id,
+        caching=caching,
+    )
     done = await unless_abandoned(request, work)
 
     def make() -> Response:

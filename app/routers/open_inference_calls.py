@@ -33,7 +33,7 @@ from app.neighbours.v2_requests import (
 )
 from app.prediction import predicted
 from app.routers.open_inference import check_version
-from app.routers.parameters import IdempotencyKey, Name
+from app.routers.parameters import CacheControl, IdempotencyKey, Name
 from app.state import AppState, State
 from app.uploads import Arrival, now_s, read_body
 from camserve.contracts.open_inference import InferenceRequest, InferenceResponse
@@ -81,7 +81,9 @@ async def open_inference_explain(
     request: Request,
     model: Name,
     state: State,
+    *,
     idempotency_key: IdempotencyKey,
+    caching: CacheControl,
     json_bytes: HeaderLength = None,
 ) -> Response:
     """Explain a batch of tensors: maps, scores and classes come back as tensors.
@@ -101,6 +103,7 @@ async def open_inference_explain(
         Arrival(*read, arrived_s),
         form=NPY if "map" in chosen else JSON,
         idempotency_key=idempotency_key,
+        caching=caching,
     ) as done:
 
         def make() -> Response:
@@ -126,7 +129,11 @@ async def open_inference_explain(
 )
 @router.post("/versions/{version}/infer", include_in_schema=False)
 async def open_inference_infer(
-    request: Request, model: Name, state: State, json_bytes: HeaderLength = None
+    request: Request,
+    model: Name,
+    state: State,
+    caching: CacheControl,
+    json_bytes: HeaderLength = None,
 ) -> Response:
     """Run the model on a batch of tensors: `output` (FP32) is what it returned, a row an input.
 
@@ -136,7 +143,7 @@ async def open_inference_infer(
     asked, arrived_s = await _asked(request, model, state, json_bytes)
     chosen = asked.chosen((OUTPUT,))
     arrival = Arrival(*prediction_request(asked, state.settings), arrived_s)
-    work = predicted(state, arrival, model, request_id=request.state.request_id)
+    work = predicted(state, arrival, model, request_id=request.state.request_id, caching=caching)
     done = await unless_abandoned(request, work)
 
     def make() -> Response:

@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 from pydantic import WithJsonSchema
 
+from app.cache_control import parse_cache_control
+from camserve.contracts.jobs import Caching
 from camserve.errors import InvalidRequest
 
-__all__ = ["ExplanationId", "IdempotencyKey", "Name", "Prefer"]
+__all__ = ["CacheControl", "ExplanationId", "IdempotencyKey", "Name", "Prefer"]
 
 ExplanationId = Annotated[str, Path(description="The `id` of the explanation.")]
 
@@ -34,6 +36,23 @@ def _single(
 
 
 IdempotencyKey = Annotated[str | None, Depends(_single)]
+
+
+def _caching(
+    cache_control: Annotated[
+        list[str] | None,
+        Header(
+            alias="Cache-Control",
+            description="`no-cache`: computed afresh, and kept for others; `no-store`: not kept, "
+            "either. What has no meaning here is ignored.",
+        ),
+        WithJsonSchema({"type": "string", "examples": ["no-cache", "no-store"]}),
+    ] = None,
+) -> Caching:
+    return parse_cache_control(cache_control or [])
+
+
+CacheControl = Annotated[Caching, Depends(_caching)]
 
 Name = Annotated[str, Path(description="Name of the model.", examples=["shapes"])]
 

@@ -13,7 +13,7 @@ from app.documentation import binary, header, problems
 from app.negotiation import JSON, NPY, choose_form
 from app.prediction import predicted
 from app.prediction_answers import prediction_response
-from app.routers.parameters import Name
+from app.routers.parameters import CacheControl, Name
 from app.state import State
 from app.uploads import read_request
 from camserve.contracts.predictions import Prediction
@@ -46,6 +46,7 @@ async def predict(
     request: Request,
     model: Name,
     state: State,
+    caching: CacheControl,
     as_form: Annotated[
         str | None,
         Query(alias="as", description="Form of the answer; wins over Accept."),
@@ -69,5 +70,5 @@ async def predict(
             field="top",
         )
     request_id = request.state.request_id
-    work = predicted(state, arrival, model, request_id=request_id)
+    work = predicted(state, arrival, model, request_id=request_id, caching=caching)
     return await prediction_response(state, await unless_abandoned(request, work), form, top)

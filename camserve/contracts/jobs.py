@@ -9,7 +9,7 @@ prediction, `output.<i>` float32, the model's output for input i in the model's 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from camserve.vocabulary import Method, Metric, Precision
 
 __all__ = [
     "WHOLE_PASS",
+    "Caching",
     "Diagnostic",
     "Job",
     "JobInput",
@@ -42,6 +43,10 @@ __all__ = [
 
 WHOLE_PASS: Final = 1_000_000
 """More inputs than any forward pass has."""
+
+
+Caching: TypeAlias = Literal["use", "refresh", "bypass"]
+"""What caches may do for a job: answer it and keep what comes of it; only the latter; neither."""
 
 
 class ScalarTarget(Message):
@@ -106,6 +111,21 @@ class Job(Message):
     webhook: str | None = Field(None, description="URL that is told of its end.")
     input_digest: str | None = Field(None, description="SHA-256 of the payload, in hexadecimal.")
     replay_of: str | None = Field(None, description="Id of the dead job that it does again.")
+    caching: Caching = Field(
+        "use",
+        description="What caches may do for it: `use` them; `refresh` what they hold by computing "
+        "it; `bypass` them, as if there were none.",
+    )
+
+    @property
+    def may_read_caches(self) -> bool:
+        """Whether what was computed earlier may answer it."""
+        return self.caching == "use"
+
+    @property
+    def may_fill_caches(self) -> bool:
+        """Whether what comes of it may answer others."""
+        return self.caching != "bypass"
 
     @property
     def is_costly(self) -> bool:

@@ -31,7 +31,9 @@ async def test_a_page_that_is_named_may_ask_and_read(redis_url: str) -> None:
     async with running_front(redis_url, cors_origins=origins) as front:
         await front.publish()
         for origin in origins:
-            asked = "authorization, content-type, idempotency-key, last-event-id, prefer"
+            asked = (
+                "authorization, cache-control, content-type, idempotency-key, last-event-id, prefer"
+            )
             allowed = await front.client.options(
                 "/v1/explanations", **preflight(origin, headers=asked)
             )
