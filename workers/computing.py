@@ -1,7 +1,8 @@
-"""The jobs of one model on the device: portion by portion, each committed when it is done."""
+"""The jobs of one model on the device: portion by portion, and back while the next one runs."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,7 @@ class Computing:
         self._worker = worker
         self._device = device
         self._make_room = make_room
+        self._returning: set[asyncio.Task[None]] = set()
         self._learnt = LearntSizes(settings.max_batch)
         self._limits = Limits(
             max_batch=settings.max_batch,
@@ -78,9 +80,11 @@ class Computing:
         return self._learnt.limited
 
     async def run(self, model: ResidentModel, work: Work) -> None:
-        """Compute and commit all of it. Whatever is raised fails the jobs of its portion.
+        """Compute all of it. Whatever is raised fails the jobs of its portion.
 
-        What nobody wants any more is not computed, and costly jobs are stopped for it.
+        Returns when the device is done; the last portion may still be on its way back, as
+        `returned` tells. What nobody wants any more is not computed, and costly jobs are stopped
+        for it.
         """
         for number, planned in enumerate(portions(work, self._limits.max_batch)):
             # the first has just begun; the others had to wait for it
@@ -89,9 +93,9 @@ class Computing:
                 continue
             done = await self._computed(model, portion)
             tight = [one for one in done if self._may_fit_alone(model, one)]
-            await self._commit([one for one in done if one not in tight])
+            await self._return([one for one in done if one not in tight])
             if tight:
-                await self._commit(await self._with_room(model, tight))
+                await self._return(await self._with_room(model, tight))
 
     async def _with_room(self, model: ResidentModel, tight: Sequence[_Done]) -> Sequence[_Done]:
         """What there was no memory for, once more if that of other models can be had."""
@@ -137,8 +141,21 @@ class Computing:
             await self._proof.renew()  # else the device may be at fault, and not the job
         return [_Done(*of_job, outcome) for of_job, outcome in zip(portion, outcomes, strict=True)]
 
-    async def _commit(self, done: Sequence[_Done]) -> None:
-        await self._held.commit_all([one.begun for one in done], [one.outcome for one in done])
+    async def _return(self, done: Sequence[_Done]) -> None:
+        """Commit beside what the device does next: one portion at a time, so that a device never
+        gets far ahead of a slow server."""
+        await self.returned()
+        committed = self._held.commit_all(
+            [one.begun for one in done], [one.outcome for one in done]
+        )
+        task = asyncio.create_task(committed)
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def returned(self) -> None:
+        """Return when all that was computed has been committed."""
+        while self._returning:
+            await asyncio.wait(self._returning)
 
     def _may_fit_alone(self, model: ResidentModel, one: _Done) -> bool:
         """Whether there was no memory for the job, and evicting others may still help: one that

@@ -188,6 +188,9 @@ class WorkerLoop:
         except QueueUnavailable:
             await self._pacing.pause(OUTAGE_PAUSE_S)
             return
+        is_alone = any(claim.redelivered for claim in claims)
+        if is_alone:
+            await self._computing.returned()  # what may kill this process must not take it along
         begun = await self._begin(claims) if claims else []
         self._held.take(begun)
         jobs = [(held, await self._held.read(held)) for held in begun]
@@ -197,7 +200,8 @@ class WorkerLoop:
         work = [(held, job) for held, job in jobs if job is not None and job.kind != "load"]
         if work:
             await self._start(work)
-        if any(claim.redelivered for claim in claims):
+        if is_alone:
+            await self._computing.returned()
             await self._pacing.unless_stopped(self._side_tasks_done())
 
     async def _open_models(self) -> list[str]:
@@ -292,6 +296,7 @@ class WorkerLoop:
                 await self._computing.run(
                     resident, await self._held.drop_outdated(resident.card, wanted)
                 )
+                await self._computing.returned()
 
     async def _heartbeat(self) -> None:
         async with self._one_heartbeat:  # an older one must not arrive after a newer one
@@ -308,8 +313,10 @@ class WorkerLoop:
 
         What has begun and is still not done after `drain_s` is handed on by the supervisor.
         """
-        if self._side_tasks:
-            await asyncio.wait(self._side_tasks, timeout=self._settings.drain_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_s):
+                await self._side_tasks_done()
+                await self._computing.returned()
         try:
             await self._queue.release()
             await self._presence.leave()
