@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from app.picture_files import FORMATS, damage_is_corrupt_image, open_picture
 from camserve.errors import InvalidInput
 from camserve.maps.encode import encode_jpeg
 from camserve.maps.orientation import as_stored
+from camserve.maps.resizing import Size
 
-__all__ = ["decode_mask", "decode_picture", "display_copy", "open_display_copy"]
+__all__ = [
+    "Decoded",
+    "copy_side",
+    "decode_mask",
+    "decode_picture",
+    "display_copy",
+    "open_display_copy",
+]
 
 ORIENTATION: Final = 0x0112  # EXIF tag
 KEEP_BYTES: Final = 512 * 1024  # a small upload is kept as it came, without loss
@@ -25,17 +37,48 @@ _LOSSY_TIFF: Final = ("jpeg", "tiff_jpeg")  # compressions
 _WHITISH: Final = 128
 
 
-def decode_picture(data: bytes, max_megapixels: float) -> tuple[Image.Image, int]:
-    """The first frame, as stored in the file and fully decoded, and its EXIF orientation (1 to 8).
+@dataclass(frozen=True)
+class Decoded:
+    """A picture's first frame, as stored in the file and fully decoded.
 
-    Modes: 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr; 16-bit gray becomes L, anything else RGB.
+    image: modes 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr; 16-bit gray becomes L, anything else RGB.
+    stored: height and width in the file. orientation: EXIF, 1 to 8. reduction: how many stored
+    pixels a side became one of the image; the last of a row or a column may be of fewer.
+    """
+
+    image: Image.Image
+    stored: Size
+    orientation: int
+    reduction: int = 1
+
+    @cached_property
+    def rgb(self) -> Image.Image:
+        """The very image, if that is what it is."""
+        return self.image if self.image.mode == "RGB" else self.image.convert("RGB")
+
+
+def decode_picture(
+    data: bytes,
+    max_megapixels: float,
+    reduction: Callable[[Size, int, str | None], int] | None = None,
+) -> Decoded:
+    """The picture in `data`.
+
+    reduction: by how much a JPEG of that stored size, orientation and format may be reduced while
+    it is decoded, 1, 2, 4 or 8; what it raises comes before a pixel is decoded.
     Raises UnreadableImage, TooLarge or CorruptImage before a pixel is decoded; CorruptImage,
     InvalidInput.
     """
     image = open_picture(data, max_megapixels)
     with damage_is_corrupt_image():
+        whole, by = (image.height, image.width), 1
+        if reduction is not None and isinstance(image, JpegImageFile):
+            by = reduction(whole, _orientation(image), image.format)
+            if by > 1:
+                image.draft(None, (image.width // by, image.height // by))
         image, orientation = _stored(image)
-        return _plain(image), orientation
+        stored = whole if by > 1 else (image.height, image.width)
+        return Decoded(_plain(image), stored, orientation, by)
 
 
 def decode_mask(data: bytes, max_megapixels: float) -> NDArray[np.bool_]:
@@ -59,13 +102,17 @@ def decode_mask(data: bytes, max_megapixels: float) -> NDArray[np.bool_]:
 
 def _stored(image: Image.Image) -> tuple[Image.Image, int]:
     """The decoded pixels as the file stores them, and its EXIF orientation (1 to 8)."""
-    found = image.getexif().get(ORIENTATION, 1)
-    # a fraction may equal 6, too, and is not JSON
-    orientation = next((known for known in range(1, 9) if known == found), 1)
+    orientation = _orientation(image)
     is_tiff = image.format == "TIFF"
     image.load()
     # Pillow itself stands TIFF pictures upright, and no others
     return (as_stored(image, orientation) if is_tiff else image), orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(ORIENTATION, 1)
+    # a fraction may equal 6, too, and is not JSON
+    return next((known for known in range(1, 9) if known == found), 1)
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -77,15 +124,32 @@ def _plain(image: Image.Image) -> Image.Image:
     return image if image.mode in _PLAIN_MODES else image.convert("RGB")
 
 
-def display_copy(data: bytes, image: Image.Image, long_side_px: int) -> bytes:
-    """A picture file with the stored pixels of `image`, no side longer than `long_side_px`."""
-    small = max(image.size) <= long_side_px
-    if small and len(data) <= KEEP_BYTES and image.format in _SHOWN_AS_STORED:
+def copy_side(stored: Size, size: int, kind: str | None, long_side_px: int) -> int | None:
+    """The long side of the copy of a picture file of `size` bytes and that kind; None for a file
+    that is kept as it came."""
+    long_side = max(stored)
+    if long_side <= long_side_px and size <= KEEP_BYTES and kind in _SHOWN_AS_STORED:
+        return None
+    return min(long_side, long_side_px)
+
+
+def display_copy(data: bytes, picture: Decoded, long_side_px: int) -> bytes:
+    """A picture file with the stored pixels of `picture`, no side longer than `long_side_px`."""
+    side = copy_side(picture.stored, len(data), picture.image.format, long_side_px)
+    if side is None:
         return data
-    copy = image.convert("RGB")
+    height, width = _scaled(picture.stored, side)
+    rows, columns = (one / picture.reduction for one in picture.stored)
+    copy = picture.rgb.resize(
+        (width, height), Image.Resampling.HAMMING, (0, 0, columns, rows), reducing_gap=2.0
+    )
     copy.info = {}  # a comment or profile of the upload may be longer than a JPEG's can be
-    copy.thumbnail((long_side_px, long_side_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return encode_jpeg(copy)
+
+
+def _scaled(stored: Size, long_side: int) -> Size:
+    height, width = (max(1, round(side * long_side / max(stored))) for side in stored)
+    return height, width
 
 
 def open_display_copy(data: bytes) -> Image.Image:

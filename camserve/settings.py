@@ -189,6 +189,11 @@ class Settings(BaseSettings):
         description="Calls that make work, a minute and API key, all front ends together; without "
         "keys of all callers together. A key may have its own.",
     )
+    reduced_jpegs: bool = Field(
+        True,  # noqa: FBT003 - the default of a field
+        description="Decode large JPEGs at a half, a quarter or an eighth of their size for models "
+        "that need no more; a level of the input may then differ by one or two.",
+    )
     max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
     dead_letters: Count = Field(1000, description="Dead letters kept a model; the oldest go first.")
     devices: CommaSeparated = Field(

@@ -83,30 +83,50 @@ class Geometry:
             raise MalformedRequest(f"not a geometry: {error!r}") from error
 
     def apply(
-        self, image: Image.Image, resample: Image.Resampling = Image.Resampling.BICUBIC
+        self,
+        image: Image.Image,
+        resample: Image.Resampling = Image.Resampling.BICUBIC,
+        *,
+        reduction: int = 1,
     ) -> Image.Image:
         """The model's input picture, `input_size`, made from the stored pixels.
 
         The resize is Pillow's, which is antialiased, with all of its precision (no reducing gap),
         in the picture's own mode; a mode that Pillow cannot filter (palette, 1 bit) becomes RGB.
-        Raises InvalidRequest when `image` has another size than `stored`.
+
+        reduction: of how many stored pixels a side `image` already has one. The last of a row, or
+        of a column, may reach beyond the picture, as JPEG decoders leave it.
+        Raises InvalidRequest when `image` has another size than `stored`, so reduced.
         """
-        if (image.height, image.width) != self.stored:
+        expected = tuple(-(-side // reduction) for side in self.stored)
+        if (image.height, image.width) != expected:
             raise InvalidRequest(
-                f"the geometry is for {self.stored} pixels (height, width), "
+                f"the geometry is for {expected} pixels (height, width), "
                 f"the picture has {(image.height, image.width)}"
             )
         filterable = image.convert("RGB") if image.mode in {"1", "P", "PA"} else image
         standing = upright(filterable, self.orientation)
         height, width = self.resized
-        if standing.size != (width, height):
-            standing = standing.resize((width, height), resample)
+        if reduction > 1 or standing.size != (width, height):
+            box = self._filled(standing.size, reduction)
+            standing = standing.resize((width, height), resample, box)
         top, left = self.offset
         bottom, right = top + self.input_size[0], left + self.input_size[1]
         if (left, top, right, bottom) == (0, 0, width, height):
             return standing
         # Pillow fills what lies outside the picture with zeros.
         return standing.crop((left, top, right, bottom))
+
+    def _filled(self, size: Size, reduction: int) -> tuple[float, float, float, float]:
+        """Which part of the upright picture of that width and height the stored pixels fill."""
+        turned, *reverses = AXES[self.orientation]
+        found = []
+        for axis, reverse in enumerate(reverses):  # upright rows, then columns
+            length = self.stored[1 - axis if turned else axis] / reduction
+            start = size[1 - axis] - length if reverse else 0.0
+            found.append((start, start + length))
+        (top, bottom), (left, right) = found
+        return left, top, right, bottom
 
     def sampler(self, method: Method | None = None, size: Size | None = None) -> Sampler:
         """Registers a map that covers the model's input onto the upload's stored pixels.

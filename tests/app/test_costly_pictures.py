@@ -67,7 +67,7 @@ def test_what_is_no_scan_of_the_picture_does_not_count() -> None:
     plain = encoded(NOISE, "JPEG")
     with_profile = encoded(NOISE, "JPEG", icc_profile=scans, comment=scans)
     for data in (plain + scans, with_profile, multi_picture(), progressive(0), progressive(80)):
-        image, _ = decode_picture(data, 50)
+        image = decode_picture(data, 50).image
         assert image.size == (64, 64)
 
 
@@ -104,7 +104,7 @@ def test_a_small_tiff_in_a_huge_tile_is_refused(
 
 
 def test_a_tiff_in_usual_tiles_is_decoded() -> None:
-    assert decode_picture(deflated(100, 80, (112, 96)), 0.0108)[0].size == (100, 80)
+    assert decode_picture(deflated(100, 80, (112, 96)), 0.0108).image.size == (100, 80)
     with pytest.raises(TooLarge):
         decode_picture(deflated(100, 80, (112, 96)), 0.0107)
     with pytest.raises(CorruptImage):

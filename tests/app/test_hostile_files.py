@@ -74,11 +74,11 @@ async def test_nothing_at_all_is_no_picture(front: Front) -> None:
 def test_a_file_cut_anywhere_is_refused_or_whole(kind: str) -> None:
     """Never half a picture: what a cut leaves is all of the pixels, or an error that says so."""
     data = KINDS[kind][0]()
-    whole = np.asarray(decode_picture(data, 50)[0].convert("RGB"))
+    whole = np.asarray(decode_picture(data, 50).image.convert("RGB"))
     found: Counter[str] = Counter()
     for end in range(len(data)):
         try:
-            left, _ = decode_picture(data[:end], 50)
+            left = decode_picture(data[:end], 50).image
         except (CorruptImage, UnreadableImage) as error:
             found[error.code] += 1
             continue
@@ -112,7 +112,7 @@ def test_of_a_million_frames_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
         return real(self, frame, *args, **options)
 
     monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", seek)
-    assert decode_picture(ACCEPTED["GIF of a million frames"](), 50)[0].size == (1, 1)
+    assert decode_picture(ACCEPTED["GIF of a million frames"](), 50).image.size == (1, 1)
     assert set(sought) == {0}
 
 
@@ -175,7 +175,7 @@ async def test_a_file_is_what_it_is_and_not_what_it_is_called(
 )
 def test_sixteen_bits_a_channel(color: int, pixel: Any, shown: Any) -> None:
     row = b"\x00" + np.array(pixel * 4, ">u2").tobytes()
-    image, _ = decode_picture(png_of(4, 4, row * 4, depth=16, color=color), 50)
+    image = decode_picture(png_of(4, 4, row * 4, depth=16, color=color), 50).image
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.full((4, 4, 3), shown))
 
 
@@ -186,5 +186,5 @@ def test_an_inverted_cmyk_jpeg_of_adobe_has_its_colours() -> None:
     assert b"Adobe" in data
     stored = Image.open(io.BytesIO(data))
     assert stored.info["adobe"] == 100
-    shown = np.asarray(decode_picture(data, 50)[0].convert("RGB"), float)
+    shown = np.asarray(decode_picture(data, 50).image.convert("RGB"), float)
     assert np.abs(shown - np.asarray(colors, float)).max() < 12

@@ -273,7 +273,7 @@ def test_the_page_with_the_documentation_can_be_tried_out() -> None:
     asked = ExplanationRequest.model_validate(example)
     (upload,) = inline_uploads(asked)
     assert isinstance(upload.data, bytes)
-    image, _ = decode_picture(upload.data, 1)
+    image = decode_picture(upload.data, 1).image
     assert image.size == (1, 1)
 
 

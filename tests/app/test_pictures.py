@@ -97,10 +97,11 @@ KINDS: dict[str, tuple[Callable[[], bytes], np.ndarray, float]] = {
 def test_every_kind_of_file_and_pixel(kind: str) -> None:
     make, expected, tolerance = KINDS[kind]
     data = make()
-    image, orientation = decode_picture(data, 50)
+    decoded = decode_picture(data, 50)
+    image, orientation = decoded.image, decoded.orientation
     assert (image.size, orientation) == ((24, 16), 1)
     assert np.abs(np.asarray(image.convert("RGB"), float) - expected).max() <= tolerance
-    shown = open_display_copy(display_copy(data, image, 1024))
+    shown = open_display_copy(display_copy(data, decoded, 1024))
     assert shown.mode == "RGB"
     # a JPEG of hard edges is true only away from them
     middles = np.asarray(shown, float)[4::8, 4::8] - expected[4::8, 4::8]
@@ -140,7 +141,7 @@ def test_every_orientation_stands_upright(kind: str, orientation: int) -> None:
 def test_an_orientation_that_exif_does_not_know_is_upright(value: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = value
-    assert decode_picture(encoded(corners(), "JPEG", exif=exif), 50)[1] == 1
+    assert decode_picture(encoded(corners(), "JPEG", exif=exif), 50).orientation == 1
 
 
 def test_an_orientation_that_is_a_fraction_or_text_is_harmless() -> None:
@@ -151,7 +152,7 @@ def test_an_orientation_that_is_a_fraction_or_text_is_harmless() -> None:
         ifd.tagtype[ORIENTATION] = kind
         header = b"Exif\x00\x00II*\x00\x08\x00\x00\x00"
         data = encoded(corners(), "JPEG", exif=header + ifd.tobytes(8))
-        _, orientation = decode_picture(data, 50)
+        orientation = decode_picture(data, 50).orientation
         assert (type(orientation), orientation) == (int, expected)
         prepare(Upload(data), RGB, SETTINGS)[0].meta.model_dump_json()
 
@@ -206,12 +207,11 @@ def test_long_strips() -> None:
 def test_a_large_upload_is_kept_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1500, 900, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), "JPEG")
-    image, _ = decode_picture(data, 50)
-    kept = display_copy(data, image, 300)
+    kept = display_copy(data, decode_picture(data, 50), 300)
     assert len(kept) < len(data) / 4
     assert open_display_copy(kept).size == (180, 300)
     small = encoded(corners(), "PNG")
-    assert display_copy(small, decode_picture(small, 50)[0], 300) == small
+    assert display_copy(small, decode_picture(small, 50), 300) == small
 
 
 REAL = {kind: make() for kind, (make, _, _) in KINDS.items()}

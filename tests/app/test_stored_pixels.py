@@ -30,7 +30,8 @@ def turned(kind: str, orientation: int, pixels: np.ndarray = STORED) -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", FORMATS)
 def test_pixels_come_as_they_are_stored_with_their_orientation(kind: str, orientation: int) -> None:
-    image, found = decode_picture(turned(kind, orientation), 50)
+    decoded = decode_picture(turned(kind, orientation), 50)
+    image, found = decoded.image, decoded.orientation
     assert found == orientation
     np.testing.assert_array_equal(np.asarray(image.convert("L")) > 127, STORED > 127)
 
@@ -42,7 +43,8 @@ def test_a_compressed_tiff_too(compression: str) -> None:
     exif[ORIENTATION] = 6
     picture = Image.fromarray(STORED).convert("RGB")
     data = encoded(picture, "TIFF", exif=exif, compression=compression)
-    image, found = decode_picture(data, 50)
+    decoded = decode_picture(data, 50)
+    image, found = decoded.image, decoded.orientation
     assert found == 6
     np.testing.assert_array_equal(np.asarray(image.convert("L")) > 127, STORED > 127)
 
