@@ -17,8 +17,10 @@ from camserve.engine.attributions import (
     gradient_maps,
 )
 from camserve.engine.diagnostics import Diagnostic
+from camserve.engine.execution.activations import Recall
+from camserve.engine.execution.execution import Execution
 from camserve.engine.gradients import vector_jacobian
-from camserve.engine.head import Forward, HeadForward, Watched, forward_head
+from camserve.engine.head import Forward, HeadForward, forward_head
 from camserve.engine.layouts import Extent, Layout, refit, to_channels_first
 from camserve.engine.methods.guided import GuidedReLUs, guided_grad_cam
 from camserve.engine.perturbing import Perturber, perturbed_maps
@@ -30,7 +32,6 @@ from camserve.engine.scores import Scores, rows_of, score_targets, scores_of
 from camserve.engine.settling import settle
 from camserve.engine.targets import Settled, Target
 from camserve.errors import InvalidRequest, NotExplainable
-from camserve.vocabulary import Precision
 
 __all__ = ["Computation"]
 
@@ -41,6 +42,8 @@ class Computation:
 
     forward: the model, or the model with other weights. input_layout: labels and extent of the
     inputs. before: extent of the input that the layers were looked up with; now: of these.
+    execution: the same network in two parts, for what it can compute. recall: what is known of the
+    inputs from earlier.
     """
 
     model: nn.Module
@@ -49,6 +52,8 @@ class Computation:
     input_layout: Layout
     before: Extent
     now: Extent
+    execution: Execution | None = None
+    recall: Recall | None = None
 
     @property
     def batch(self) -> int:
@@ -77,7 +82,9 @@ class Computation:
     ) -> list[list[Attribution]]:
         """Attributions of `targets[i]` on input i."""
         plan.budget.spend(len(targets))
-        seen = self._forward(inputs, plan.watched(), plan.precision)
+        seen = self._forward(inputs, plan, recall=self.recall)
+        if self.recall is not None:
+            plan.budget.spent -= len(self.recall.hits)
         layers = self._layers(seen, plan, len(targets))
         output = _ran(seen.reduction, plan.reader.layer)
         scores = score_targets(output, targets, plan.reader, plan.finer)
@@ -140,22 +147,35 @@ class Computation:
     def _outputs(self, inputs: Tensor, plan: Plan) -> Tensor:
         """(N, C, *D) of the model's output."""
         with torch.no_grad():
-            seen = self._forward(inputs, plan.watched(cut=False), plan.precision)
+            seen = self._forward(inputs, plan, cut=False, recall=self.recall)
             output = plan.reader.widened(_ran(seen.reduction, plan.reader.layer))
             return rows_of(output, plan.reader, inputs.shape[self.batch])
 
     def _read(self, inputs: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """(N, C, *D) logits and scores, without a gradient."""
         with torch.no_grad():
-            seen = self._forward(inputs, plan.watched(cut=False), plan.precision)
+            seen = self._forward(inputs, plan, cut=False)
             output = plan.reader.widened(_ran(seen.reduction, plan.reader.layer))
             logits = plan.reader.logits(output)
             return logits, plan.reader.scores(logits)
 
-    def _forward(self, inputs: Tensor, watched: Watched, precision: Precision) -> HeadForward:
+    def _forward(
+        self, inputs: Tensor, plan: Plan, *, cut: bool = True, recall: Recall | None = None
+    ) -> HeadForward:
+        """recall: what is known of these very inputs, which is no longer so of their variants."""
+        execution = self.execution
+        if (
+            execution is not None
+            and self.forward is self.model
+            and execution.computes(plan, cut=cut)
+            and execution.takes(inputs)
+        ):
+            return execution.run(inputs, plan.precision, cut=cut, recall=recall)
+        watched = plan.watched(cut=cut)
         inputs = inputs.clone()  # the model may write to them
         # of a model in float32: in any other, weights and casts would not fit together
-        backbone = Backbone(self.device, precision if inputs.dtype == torch.float32 else "float32")
+        precision = plan.precision if inputs.dtype == torch.float32 else "float32"
+        backbone = Backbone(self.device, precision)
         if backbone.ended:
             return forward_head(self.forward, inputs, watched, backbone)
         with casting_head(self.model, backbone):
@@ -191,7 +211,7 @@ class Computation:
         leaf = inputs.detach().clone().requires_grad_()
         relus = GuidedReLUs()
         with relus:
-            seen = self._forward(leaf, plan.watched(cut=False), plan.precision)
+            seen = self._forward(leaf, plan, cut=False)
         if relus.count == 0:
             raise NotExplainable(
                 "guided-gradcam changes the backward pass of ReLUs, and this model has none: use "
@@ -208,9 +228,10 @@ class Computation:
         return guided
 
     def _in_float32(self, dtype: torch.dtype) -> Computation:
-        """The same network with float32 weights, which hold those of half precision exactly."""
+        """The same network with float32 weights, which hold those of half precision exactly, for
+        some of the inputs."""
         if not is_half(dtype):
-            return self
+            return replace(self, recall=None)
         known = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         if isinstance(self.forward, Reweighted):
             known |= self.forward.weights

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -16,6 +18,10 @@ from camserve.engine.attributions import Attribution
 from camserve.engine.budget import Budget
 from camserve.engine.computation import Computation
 from camserve.engine.evaluation import ScoreOf
+from camserve.engine.execution.activations import Recall
+from camserve.engine.execution.execution import Execution, RunBackbone
+from camserve.engine.execution.split import split_network
+from camserve.engine.execution.tracing import NotSplittable
 from camserve.engine.head import ordinary_autograd
 from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
@@ -84,6 +90,7 @@ class Explainer:
         self._known.reduction(self.report.reduction_layer)
         if quantization is not None:
             quantize_weights(self._known.modules_up_to(self.report.feature_layers))
+        self._execution: Execution | None = None
 
     @property
     def report(self) -> ModelReport:
@@ -105,6 +112,48 @@ class Explainer:
         """Which dimension of the inputs counts them."""
         return self._accepted.batch_dimension
 
+    @property
+    def is_split(self) -> bool:
+        """Whether backbone and head are run apart, so that either can be had faster."""
+        return self._execution is not None
+
+    def split(self) -> Execution:
+        """Run backbone and head apart from now on, where the default layers are asked for.
+
+        The same operations on the same weights; seconds, the first time. Raises NotSplittable.
+        """
+        if self._execution is None:
+            if self.report.rows_are_independent is not True:
+                raise NotSplittable("it takes one input at a time, or mixes its inputs")
+            if self._accepted.dtype != torch.float32:
+                raise NotSplittable(f"its weights are {str(self._accepted.dtype)[6:]}")
+            plan = replace(self._plan(None), taps=self._taps((), None))
+            watched, batch = plan.watched(), self.batch_dimension
+            shape = list(self._accepted.probe_shape)
+            shape[batch] = 2
+            with self.alone():
+                example = torch.zeros(shape, device=self._accepted.device)
+                parts = split_network(self._model, example, batch, watched)
+            where = (watched.features[0], (watched.reduction, watched.path))
+            self._execution = Execution(parts, batch, *where)
+        return self._execution
+
+    def use_backbone(self, precision: Precision, run: RunBackbone) -> None:
+        """Run the backbone so from now on. Raises NotSplittable."""
+        self._execution = self.split().with_backbone(precision, run)
+
+    def with_execution(self, execution: Execution | None) -> Explainer:
+        """The same explainer, model and lock, that runs its backbone otherwise; None: undivided."""
+        other = copy.copy(self)
+        other._execution = execution  # noqa: SLF001 - of this class
+        return other
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing is explained meanwhile."""
+        with self._lock, ordinary_autograd():
+            yield
+
     def extent_of(self, inputs: Tensor) -> Extent:
         """Space and time of inputs in the model's format."""
         return self._accepted.extent_of(inputs)
@@ -124,6 +173,7 @@ class Explainer:
         budget: Budget | None = None,
         chunk: int = 8,
         weights: Mapping[str, Tensor] | None = None,
+        recall: Recall | None = None,
     ) -> list[list[Attribution]]:
         """Attributions of `targets[i]` on input i, in order; `Top` expands in place.
 
@@ -135,7 +185,7 @@ class Explainer:
         "output", "softmax", "sigmoid". precision: of the network up to the first feature layer.
         channels: of scorecam and ablationcam, how many to use. chunk: of the same, how many
         variants run at once. budget: limits what they may cost. weights: take these instead of the
-        model's own, by name.
+        model's own, by name. recall: what is known of the inputs' activations from before.
         Raises ShapeMismatch (not one list of targets per input), InvalidInput, InvalidRequest,
         ClassIndexOutOfRange, InvalidExpression, LayerNotFound, OverBudget, or NotExplainable.
         """
@@ -158,7 +208,9 @@ class Explainer:
             placed = self._accepted.place(inputs)
             for part in torch.split(placed, self._at_once(len(targets)), self.batch_dimension):
                 asked = targets[len(explained) :][: part.shape[self.batch_dimension]]
-                run = partial(computation.run_and_retry, part, asked, plan)
+                # of a network that is split all inputs share the pass
+                one_pass = replace(computation, recall=recall if self.is_split else None)
+                run = partial(one_pass.run_and_retry, part, asked, plan)
                 explained += self._recurrence.run(run) if any(asked) else [[] for _ in asked]
         return explained
 
@@ -275,6 +327,7 @@ class Explainer:
             input_layout=Layout(self.input_format, extent.size),
             before=self._known.extent,
             now=extent,
+            execution=self._execution,
         )
 
     def _check(self, inputs: Tensor, targets: Sequence[Sequence[Target]]) -> Extent:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from camserve.vocabulary import Precision
 
-__all__ = ["Backbone", "casting_head", "is_half"]
+__all__ = ["DTYPES", "Backbone", "casting_head", "is_half"]
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,

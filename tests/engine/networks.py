@@ -184,7 +184,7 @@ class ClassTokenViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.prefix.expand(len(x), -1, -1), patches], 1) + self.positions
+        tokens = torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) + self.positions
         return self.head(self.norm(self.blocks(tokens))[:, 0])
 
 
