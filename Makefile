@@ -49,10 +49,8 @@ openapi: $(VENV)/.dev ## Write openapi/openapi.json from the code
 layers: $(VENV)/.dev ## Write docs/layers.md, the table of automatically chosen layers
 	$(BIN)/python -m tests.engine.layer_table
 
-bench: $(VENV)/.dev ## Measure the engine and the queue, as ratios, and the API under load
-	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.queue
-	$(BIN)/python -m benchmarks.http
+bench: $(VENV)/.dev ## Measure all that is claimed, about 20 minutes; BENCH=--quick: 4
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove the virtual environment, caches and the private server's data
 	rm -rf $(VENV) .venv-neighbours .camserve .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,49 +1,83 @@
-"""What the queue adds to a job: `python -m benchmarks.queue [--url unix:///...]`.
+"""What the queue adds to a job, beside a bare PING of the same server.
 
 One round trip is enqueue -> claim -> begin -> finish -> the waiter wakes and has the result's
-record, with a 150 KB payload and a 1 KB result, as for a picture. The same machine's bare PING is
-printed beside it, so that numbers of different machines can be compared. Clients, the worker and
-the server are three processes of one machine, as on a laptop.
+record, with a payload of 1 KB, or of 150 KB as for a picture. Clients, the worker and the server
+are three processes of one machine, as on a laptop.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import multiprocessing
-import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from benchmarks.figures import Figure
+from benchmarks.options import Options
+from benchmarks.timing import quantile
 from camserve.broker import JobQueue, Priority, QueueOptions, WorkerQueue, connect, new_job_id
 from camserve.broker.embedded import EmbeddedServer
 
+__all__ = ["measure"]
+
 MODEL = "benchmark"
-PAYLOAD = bytes(150_000)
+PAYLOADS = {"1 KB": bytes(1_000), "150 KB": bytes(150_000)}
 RESULT = bytes(1_000)
-OPTIONS = QueueOptions(depth_cap=4096)
+QUEUE = QueueOptions(depth_cap=4096)
+CLIENTS = 32
+BATCH = 8
+JOBS = 500
 
 
-async def work(url: str, batch: int) -> None:
-    """A worker whose computation takes no time, until it is canceled."""
-    async with connect(url) as redis:
-        queue = WorkerQueue(redis, OPTIONS, f"worker-{time.monotonic_ns()}")
-        while True:
-            claims = await queue.claim([MODEL], batch, 1.0)
-            begun = await queue.begin_batch(claims) if claims else []
-            await asyncio.gather(*(queue.finish(one, RESULT) for one in begun))
+def measure(options: Options) -> Iterator[Figure]:
+    jobs = 20 if options.tiny else JOBS // 4 if options.quick else JOBS
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
+        pings_ms, round_trips_ms = asyncio.run(_round_trips(server.url, jobs))
+        jobs_per_s = asyncio.run(_throughput(server.url, jobs * 4))
+    ping_ms = quantile(pings_ms, 0.5)
+    yield Figure("PING of the server, p50", ping_ms, "ms")
+    for name, times_ms in round_trips_ms.items():
+        yield Figure(f"job of {name}, p50", quantile(times_ms, 0.5), "ms")
+        yield Figure(f"job of {name}, p99", quantile(times_ms, 0.99), "ms")
+        yield Figure(f"job of {name} / PING, p50", quantile(times_ms, 0.5) / ping_ms, "x")
+    yield Figure(f"jobs of 1 KB, {CLIENTS} clients, batches of {BATCH}", jobs_per_s, "/s")
 
 
-def work_apart(url: str, batch: int) -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(work(url, batch))
+async def _round_trips(url: str, jobs: int) -> tuple[list[float], dict[str, list[float]]]:
+    """Milliseconds of PINGs and of jobs of each size, in turns."""
+    pings_ms: list[float] = []
+    trips_ms: dict[str, list[float]] = {name: [] for name in PAYLOADS}
+    async with connect(url) as redis, JobQueue(redis, QUEUE) as queue, _worker(url, 1):
+        for payload in PAYLOADS.values():
+            await asyncio.gather(*(_one_job(queue, payload) for _ in range(20)))  # warm up
+        for _ in range(jobs):
+            start_s = time.perf_counter()
+            await redis.ping()
+            pings_ms.append((time.perf_counter() - start_s) * 1000)
+            for name, payload in PAYLOADS.items():
+                trips_ms[name].append(await _one_job(queue, payload))
+    return pings_ms, trips_ms
 
 
-async def one_job(queue: JobQueue, payload: bytes) -> float:
+async def _throughput(url: str, jobs: int) -> float:
+    """Jobs a second of clients that each wait for their job before the next one."""
+    async with connect(url) as redis, JobQueue(redis, QUEUE) as queue, _worker(url, BATCH):
+        await _one_job(queue, RESULT)
+        left = iter(range(jobs))
+
+        async def client() -> None:
+            for _ in left:
+                await _one_job(queue, PAYLOADS["1 KB"])
+
+        start_s = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+        return jobs / (time.perf_counter() - start_s)
+
+
+async def _one_job(queue: JobQueue, payload: bytes) -> float:
     """One round trip in ms."""
     start_s = time.perf_counter()
     job_id = new_job_id(MODEL)
@@ -60,95 +94,29 @@ async def one_job(queue: JobQueue, payload: bytes) -> float:
     return (time.perf_counter() - start_s) * 1000
 
 
-async def pings_ms(url: str, count: int) -> list[float]:
-    times = []
+async def _work(url: str, batch: int) -> None:
+    """A worker whose computation takes no time, until it is canceled."""
     async with connect(url) as redis:
-        for _ in range(count):
-            start_s = time.perf_counter()
-            await redis.ping()
-            times.append((time.perf_counter() - start_s) * 1000)
-    return times[count // 10 :]
+        queue = WorkerQueue(redis, QUEUE, f"worker-{time.monotonic_ns()}")
+        while True:
+            claims = await queue.claim([MODEL], batch, 1.0)
+            begun = await queue.begin_batch(claims) if claims else []
+            await asyncio.gather(*(queue.finish(one, RESULT) for one in begun))
+
+
+def _work_apart(url: str, batch: int) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_work(url, batch))
 
 
 @contextlib.asynccontextmanager
-async def a_worker(url: str, batch: int, *, apart: bool) -> AsyncIterator[None]:
-    if apart:
-        process = multiprocessing.get_context("spawn").Process(
-            target=work_apart, args=(url, batch), daemon=True
-        )
-        process.start()
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.join()
-    else:
-        task = asyncio.create_task(work(url, batch))
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-
-async def measure(url: str, jobs: int, clients: int, *, apart: bool) -> dict[str, float]:
-    report = {f"ping {key}": value for key, value in quantiles(await pings_ms(url, jobs)).items()}
-    async with connect(url) as redis, JobQueue(redis, OPTIONS) as queue:
-        async with a_worker(url, 1, apart=apart):
-            for name, payload in (("1 KB", RESULT), ("150 KB", PAYLOAD)):
-                await asyncio.gather(*(one_job(queue, payload) for _ in range(20)))  # warm up
-                times = [await one_job(queue, payload) for _ in range(jobs)]
-                report |= {f"job of {name} {key}": ms for key, ms in quantiles(times).items()}
-        report["ratio p50 (job of 1 KB / ping)"] = (
-            report["job of 1 KB p50_ms"] / report["ping p50_ms"]
-        )
-        async with a_worker(url, 8, apart=apart):
-            await one_job(queue, RESULT)
-            left = iter(range(jobs * 2))
-
-            async def client() -> None:
-                for _ in left:
-                    await one_job(queue, RESULT)
-
-            start_s = time.perf_counter()
-            await asyncio.gather(*(client() for _ in range(clients)))
-            rate = jobs * 2 / (time.perf_counter() - start_s)
-            report[f"jobs_per_s, {clients} clients, batches of 8"] = rate
-    return report
-
-
-def quantiles(times_ms: list[float]) -> dict[str, float]:
-    return {
-        "p50_ms": statistics.median(times_ms),
-        "p99_ms": statistics.quantiles(times_ms, n=100)[98],
-    }
-
-
-@contextlib.contextmanager
-def a_server(url: str | None) -> Iterator[str]:
-    if url:
-        yield url
-        return
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder) / "redis") as server:
-        yield server.url
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", help="a server to use; by default a private one")
-    parser.add_argument("--jobs", type=int, default=500)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--one-process", action="store_true", help="clients and worker share one")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    with a_server(asked.url) as url:
-        report = asyncio.run(measure(url, asked.jobs, asked.clients, apart=not asked.one_process))
-    if asked.json:
-        print(json.dumps(report))
-        return
-    for name, value in report.items():
-        print(f"{name:45} {value:10.3f}")
-
-
-if __name__ == "__main__":
-    main()
+async def _worker(url: str, batch: int) -> AsyncIterator[None]:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work_apart, args=(url, batch), daemon=True
+    )
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()

@@ -1,0 +1,154 @@
+"""The service over HTTP: how much it answers, how soon, and what it adds to the engine.
+
+An API process, a worker and a private server on one machine, ResNet-50, JPEGs of 640 x 480. The
+clients are this process, on the same cores as all the rest. Requests say `Cache-Control: no-cache`
+but where the caches are what is measured, so that each is computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.executions import Execution, executions
+from benchmarks.figures import Figure, Row, at_least, at_most
+from benchmarks.load import Answer, Load, ask, closed_loop, open_loop, request
+from benchmarks.networks import NETWORKS, TINY, Network, pictures
+from benchmarks.options import Options
+from benchmarks.photographs import jpeg
+from benchmarks.running import MODEL, Running, running, saved
+from benchmarks.timing import timed
+from camserve.engine import ClassIndex
+
+__all__ = ["FRESH", "bare_per_s", "explain_path", "measure", "network_for", "photographs"]
+
+WIDTH, HEIGHT = 640, 480
+PHOTOGRAPHS = 32
+BATCH = 8  # what a worker computes at once
+CLIENTS = (1, 8, 32)
+FORMS = {"JSON": "json", ".npy": "npy&size=224", "PNG": "png"}
+RATES = (0.5, 0.8, 0.95)  # of what the service can do
+FRESH = {"Cache_Control": "no-cache"}
+
+
+def measure(options: Options) -> Iterator[Row]:
+    network = network_for(options)
+    with tempfile.TemporaryDirectory() as folder:
+        model = saved(network, Path(folder))
+        before = bare_per_s(network, options)
+        with running(model, threads=options.threads, **device_of(options)) as service:
+            bodies = photographs()
+            yield from _closed(service, bodies, before, options)
+            yield from _caches(service, options)
+        after = bare_per_s(network, options)
+    yield Figure("the bare engine afterwards / before", after / before, "x")
+
+
+def network_for(options: Options) -> Network:
+    return TINY if options.tiny else NETWORKS["resnet50"]
+
+
+def device_of(options: Options) -> Mapping[str, str]:
+    return {"devices": "cuda:0" if options.device == "cuda" else options.device}
+
+
+def photographs(first: int = 0, count: int = PHOTOGRAPHS) -> list[bytes]:
+    """Different ones."""
+    return [jpeg(WIDTH, HEIGHT, seed) for seed in range(first, first + count)]
+
+
+def explain_path(form: str, class_index: int = 0) -> str:
+    return f"/v1/explanations?model={MODEL}&class_index={class_index}&as={form}"
+
+
+def bare_per_s(network: Network, options: Options) -> float:
+    """Maps a second of the engine alone, as a worker runs it: full batches, one class each."""
+    torch.set_num_threads(options.threads)
+    execution = served(network, options)
+    inputs = pictures(BATCH, network.shape)
+    explain = partial(execution.explain, inputs, [[ClassIndex(0)]] * BATCH)
+    explain()
+    rounds = 3 if options.tiny else max(4, round(options.lasting(16)))
+    return BATCH / statistics.median(timed(explain) for _ in range(rounds))
+
+
+def served(network: Network, options: Options) -> Execution:
+    """As a worker has it."""
+    return executions(network.build, network.shape, options.device)[0]
+
+
+def _closed(
+    service: Running, bodies: Sequence[bytes], engine_per_s: float, options: Options
+) -> Iterator[Row]:
+    loads: dict[tuple[str, int], Load] = {}
+    for name, form in FORMS.items():
+        requests = [request(explain_path(form), body, **FRESH) for body in bodies]
+        asyncio.run(closed_loop(service.port, requests, BATCH, options.lasting(2)))  # warm up
+        for clients in CLIENTS:
+            # what is put in proportion takes longer
+            lasting_s = options.lasting(10 if name == ".npy" else 5)
+            loads[name, clients] = asyncio.run(
+                closed_loop(service.port, requests, clients, lasting_s)
+            )
+            yield loads[name, clients].latencies(f"{name}, {plural(clients)}")
+    yield from added(loads[".npy", 1])
+    full = loads[".npy", CLIENTS[-1]].per_s
+    yield Figure("the bare engine, batches of 8", engine_per_s, "/s")
+    yield Figure(
+        f"{CLIENTS[-1]} clients / the bare engine, maps a second",
+        full / engine_per_s, "x", at_least(0.85),
+    )  # fmt: skip
+    requests = [request(explain_path(FORMS[".npy"]), body, **FRESH) for body in bodies]
+    for share in RATES:
+        rate = full * share
+        load = asyncio.run(open_loop(service.port, requests, rate, options.lasting(8)))
+        yield load.latencies(f".npy, {rate:.1f}/s come ({share:.0%} of the most)")
+
+
+def added(load: Load) -> Iterator[Row]:
+    """What an answer takes beyond the worker's computing."""
+    beyond_ms = [one.took_s * 1000 - timings_ms(one)["compute"] for one in load.answers]
+    target = at_most(6)
+    yield Figure(
+        "added by HTTP and queue, 1 client, p50", statistics.median(beyond_ms), "ms", target
+    )
+    for name in timings_ms(load.answers[0]):
+        median_ms = statistics.median(timings_ms(one)[name] for one in load.answers)
+        yield Figure(f"Server-Timing of the same: {name}, p50", median_ms, "ms")
+
+
+def timings_ms(answer: Answer) -> dict[str, float]:
+    """What the header Server-Timing says."""
+    found = re.findall(r"([a-z-]+);dur=([0-9.]+)", answer.headers["server-timing"])
+    return {name: float(value) for name, value in found}
+
+
+def _caches(service: Running, options: Options) -> Iterator[Row]:
+    """Pictures that nobody has sent yet, then other classes of them, then the same again."""
+    first, another, again = [], [], []
+    for body in photographs(PHOTOGRAPHS, 2 if options.tiny else 8 if options.quick else 24):
+        took_s = []
+        for index in (0, 1, 2, 3, 3):
+            asked = request(explain_path(FORMS[".npy"], index), body)
+            took_s.append(asyncio.run(ask(service.port, asked)).took_s)
+        first.append(took_s[0])
+        another += took_s[1:4]
+        again.append(took_s[4])
+    first_ms, another_ms, again_ms = (
+        statistics.median(times) * 1000 for times in (first, another, again)
+    )
+    yield Figure("a picture for the first time, p50", first_ms, "ms")
+    yield Figure("the same picture, another class, p50", another_ms, "ms")
+    yield Figure("the first time / another class", first_ms / another_ms, "x", at_least(10))
+    yield Figure("the first time / the same once more", first_ms / again_ms, "x")
+
+
+def plural(clients: int) -> str:
+    return f"{clients} client{'s' * (clients != 1)}"

@@ -1,0 +1,1 @@
+"""The benchmarks themselves: their arithmetic, and that each part runs."""
