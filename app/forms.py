@@ -46,6 +46,12 @@ class Form:
     document: bytes | None
     mask: bytes | None = None
 
+    @property
+    def text_bytes(self) -> int:
+        """Of all that becomes the JSON request."""
+        texts = (self.document or b"", self.mask or b"", *(value for _, value in self.fields))
+        return sum(map(len, texts))
+
     def to_document(self, contract: type[InputsRequest]) -> dict[str, Any]:
         """The JSON request that the fields stand for. Raises MalformedRequest, InvalidRequest."""
         if self.mask is not None and "targets" not in contract.model_fields:

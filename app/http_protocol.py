@@ -21,6 +21,7 @@ from camserve.errors import CamserveError, MalformedRequest, RequestTimeout
 __all__ = ["ConnectionLimits", "Protocol"]
 
 PORTION: Final = 8192  # bytes
+BODY_PORTION: Final = 262_144
 UNWANTED_S: Final = 2.0  # for the request of a connection that is one too many
 
 
@@ -38,7 +39,8 @@ class Protocol(H11Protocol):
 
     Takes what comes in small portions: all of one is parsed at once, 20 µs a header or chunk, of
     which asyncio's 256 KB hold forty thousand. Who sends nothing else needs no key for it, and
-    would keep all others waiting for seconds.
+    would keep all others waiting for seconds. Of a body whose length was announced nothing is
+    parsed, and it comes in large portions: a photograph in 8 KB each costs more than its decoding.
 
     Between requests, uvicorn's keep-alive limit holds; while a route reads a body, that of
     `app.stalled_bodies`. The rest is bounded here: a head that does not come to its end, a body
@@ -51,6 +53,8 @@ class Protocol(H11Protocol):
         self._patience_s = limits.stall_s
         self._silence: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
+        self._body_of: object = None
+        self._body_left = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.max_size = PORTION  # type: ignore[attr-defined]
@@ -70,7 +74,20 @@ class Protocol(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is h11.SEND_BODY:  # it moves
             self._end_silence()
+        self.transport.max_size = self._portion(len(data))  # type: ignore[attr-defined]
         self._watch_silence()
+
+    def _portion(self, received: int) -> int:
+        """How much may come next: never more than is surely left of a body, lest heads come along.
+
+        received: what came just now.
+        """
+        if self.conn.their_state is not h11.SEND_BODY:
+            return PORTION
+        if self._body_of is not self.cycle:
+            self._body_of, self._body_left = self.cycle, _announced(self.headers)
+        self._body_left -= received
+        return max(PORTION, min(self._body_left, BODY_PORTION))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -176,3 +193,9 @@ class Protocol(H11Protocol):
             held = fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, held)
         waiting: int = struct.unpack("i", held)[0]
         return waiting + self.transport.get_write_buffer_size()
+
+
+def _announced(headers: list[tuple[bytes, bytes]]) -> int:
+    """Bytes of the body, by a head that h11 has checked; 0 of one that comes in chunks."""
+    said = dict(headers)
+    return 0 if b"transfer-encoding" in said else int(said.get(b"content-length", b"0"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ from camserve.tracing import staged
 
 __all__ = ["Finished", "array_of", "failure_of", "fetch", "fetch_succeeded", "finished"]
 
+SMALL_RESULT: Final = 8192  # bytes: a few rows of 7x7 maps
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -38,6 +41,8 @@ class Finished:
     job: Job
     result: JobResult
     maps: tuple[tuple[NDArray[np.float32], ...], ...]
+    is_small: bool
+    """Whether it is read, and told about, in less time than the way to a thread and back takes."""
 
     def check_row(self, number: int) -> None:
         """Raises UnknownName unless there is a result of that number."""
@@ -61,6 +66,8 @@ async def finished(state: AppState, record: JobRecord) -> Finished:
     buffer = await state.queue.result(record.id)
     if buffer is None:
         raise ExplanationNotFound(record.id)
+    if len(buffer) <= SMALL_RESULT:
+        return _read(record, buffer)
     return await asyncio.to_thread(_read, record, buffer)
 
 
@@ -73,7 +80,7 @@ def _read(record: JobRecord, buffer: bytes) -> Finished:
         tuple(array_of(tensors[map_name(number, layer)]) for layer in layers)
         for number in range(len(result.rows))
     )
-    return Finished(record, _job(record), result, maps)
+    return Finished(record, _job(record), result, maps, len(buffer) <= SMALL_RESULT)
 
 
 def array_of(tensor: TensorBytes) -> NDArray[np.float32]:
