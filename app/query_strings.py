@@ -17,13 +17,13 @@ def refuse_repeated(request: Request, name: str) -> None:
         raise InvalidRequest(f"{name} is given {times} times", field=name)
 
 
-def refuse_repeated_options(request: Request) -> None:
+async def refuse_repeated_options(request: Request) -> None:
     """Of a call all of whose options are single ones; FastAPI would take the last."""
     for name in request.query_params:
         refuse_repeated(request, name)
 
 
-def refuse_unknown_options(request: Request) -> None:
+async def refuse_unknown_options(request: Request) -> None:
     """Of a call whose options are parameters of their own: FastAPI would ignore a misspelt one."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in request.query_params:

@@ -68,7 +68,7 @@ class AppState:
         )
 
 
-def _of(request: Request) -> AppState:
+async def _of(request: Request) -> AppState:
     return cast("AppState", request.state.parts)
 
 

@@ -16,7 +16,7 @@ __all__ = ["CacheControl", "ExplanationId", "IdempotencyKey", "Name", "Prefer"]
 ExplanationId = Annotated[str, Path(description="The `id` of the explanation.")]
 
 
-def _single(
+async def _single(
     request: Request,
     idempotency_key: Annotated[
         str | None,
@@ -38,7 +38,7 @@ def _single(
 IdempotencyKey = Annotated[str | None, Depends(_single)]
 
 
-def _caching(
+async def _caching(
     cache_control: Annotated[
         list[str] | None,
         Header(

@@ -71,7 +71,8 @@ def finished(
         document=b"", failure=None, progress=None, owner=None, consumer=None, delivery=None,
     )  # fmt: skip
     pictures = {index: one.picture for index, one in enumerate(prepared)}
-    return Finished(record, document, result, tuple((one,) for one in signed)), pictures
+    maps = tuple((one,) for one in signed)
+    return Finished(record, document, result, maps, is_small=True), pictures
 
 
 def picture(
