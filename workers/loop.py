@@ -147,7 +147,6 @@ class WorkerLoop:
         finally:
             await end(leases, *others)
             self._thread.close()
-            self._residency.close()
             self._upkeep.close()
 
     async def _preload(self) -> None:

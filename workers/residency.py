@@ -63,8 +63,6 @@ class Residency:
         self._failed: dict[str, FailedUpdate] = {}
         self._loading: dict[str, asyncio.Task[ResidentModel]] = {}
         self._turns = Turns(LOADS_AT_ONCE)
-        # not the event loop's own threads, which asyncio waits for at the end: a download may hang
-        self._threads = ThreadPoolExecutor(LOADS_AT_ONCE, thread_name_prefix="load")
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -161,10 +159,6 @@ class Residency:
         await self._models.unused(name)
         await self._free()
 
-    def close(self) -> None:
-        """Start no more loads; one that runs is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
     async def _load(self, name: str) -> ResidentModel:
         """Until a version is loaded, or fails, that the folder still holds at that time."""
         try:
@@ -204,7 +198,7 @@ class Residency:
             began_s = time.monotonic()
             room = partial(self._make_room, asyncio.get_running_loop(), entry.name)
             load = partial(load_noted, entry, self._device, self._settings, self._quarantine, room)
-            loading = asyncio.get_running_loop().run_in_executor(self._threads, load)
+            loading = _in_a_thread_that_ends(load)
             done, _ = await asyncio.wait([loading], timeout=limit_s)
             if not done:
                 if self._turns.going == 1:  # of several, each may be what the others wait for
@@ -245,3 +239,16 @@ class Residency:
 
     async def _free(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, free_memory, self._device)
+
+
+def _in_a_thread_that_ends(load: Callable[[], ResidentModel]) -> asyncio.Future[ResidentModel]:
+    """Not one of the event loop's own, which asyncio waits for at the end: a download may hang.
+
+    Nor one that stays. What computes in a thread leaves a team of OpenMP threads to it, and where
+    teams together outnumber the cores, libgomp has all of them sleep between two parallel regions:
+    the thread that explains would take a third longer for each batch.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+    loading = asyncio.get_running_loop().run_in_executor(thread, load)
+    thread.shutdown(wait=False)
+    return loading
