@@ -139,6 +139,11 @@ def _of_workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
         "Inputs at once, of models whose batches the memory of the device limits.",
         labels=(*_OF_WORKER, MODEL),
     )
+    remembered = GaugeMetricFamily(
+        "camserve_activation_cache_bytes",
+        "Activations of inputs that a worker remembers, on its device.",
+        labels=_OF_WORKER,
+    )
     memory = {
         name: GaugeMetricFamily(
             f"camserve_device_memory_{name}_bytes",
@@ -151,6 +156,7 @@ def _of_workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
         place = [worker.worker, worker.host, worker.device]
         if worker.proof_age_s is not None:
             age.add_metric(place, worker.proof_age_s)
+        remembered.add_metric(place, worker.activation_bytes)
         for model in worker.resident:
             resident.add_metric([*place, model], 1)
         for model, most in worker.limited_batches.items():
@@ -158,4 +164,4 @@ def _of_workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
         if worker.memory is not None:
             for name, family in memory.items():
                 family.add_metric(place, getattr(worker.memory, name))
-    yield from (age, resident, limits, *memory.values())
+    yield from (age, resident, limits, remembered, *memory.values())

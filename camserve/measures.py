@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 from camserve.contracts.states import TERMINAL
 
 __all__ = [
+    "ACTIVATION_LOOKUPS",
     "BATCH_INPUTS",
     "COMPUTE_SECONDS",
     "COUNTERS",
@@ -127,6 +128,12 @@ OUT_OF_MEMORY: Final = Counter(
     "How often the memory of a device did not hold a batch, which was then computed in parts.",
     (MODEL,),
 )
+ACTIVATION_LOOKUPS: Final = Counter(
+    "activation_cache_lookups",
+    "Inputs that a worker looked for among the activations it has; a hit runs the head alone.",
+    (MODEL, "result"),
+    (("hit", "miss"),),
+)
 LATE_RESULTS: Final = Counter(
     "late_results",
     "Results that came when the job was closed already, or another worker had taken it over.",
@@ -154,7 +161,7 @@ WORKER_RESTARTS: Final = Counter(
 
 COUNTERS: Final = (
     *(_ACCEPTED, _JOBS, _ATTEMPTS, _REDELIVERIES),
-    *(OUT_OF_MEMORY, LATE_RESULTS, LOADS_FAILED, EVICTIONS),
+    *(ACTIVATION_LOOKUPS, OUT_OF_MEMORY, LATE_RESULTS, LOADS_FAILED, EVICTIONS),
     *(DEVICE_BUSY_SECONDS, WORKER_RESTARTS),
 )
 HISTOGRAMS: Final = (QUEUE_WAIT_SECONDS, COMPUTE_SECONDS, BATCH_INPUTS, LOAD_SECONDS)

@@ -214,6 +214,20 @@ class Settings(BaseSettings):
     memory_budget_mb: Count = Field(
         4096, description="Weights kept resident a worker; least recently used out first."
     )
+    optimization: Literal["none", "fold", "compile"] = Field(
+        "compile",
+        description="How far the network up to the feature layer is made faster after a load: not "
+        "at all; without a compiler; or with one, beside the jobs, if there is one. See "
+        "operating.md.",
+    )
+    compile_time_limit_s: Seconds = Field(
+        600, description="Longest compilation of one model in one precision."
+    )
+    activation_cache_mb: Annotated[int, Field(ge=0)] = Field(
+        256,
+        description="Activations of inputs that a worker keeps: another class of one of them runs "
+        "the head alone; 0: none.",
+    )
     preload: Literal["local", "none"] = Field(
         "local", description="Load models with local files at start, or all on first use."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ import redis
 from camserve.broker.embedded import EmbeddedServer
 from tests.service import ROOT, Service, free_port, make_repository
 from tests.zoo import add_zoo_models
+
+# What a test asks for is computed, and by the network as it is written, also in the processes that
+# it starts: tests of what is remembered or made faster say so.
+os.environ["CAMSERVE_OPTIMIZATION"] = "none"
+os.environ["CAMSERVE_ACTIVATION_CACHE_MB"] = "0"
 
 # The same examples in every run, however busy the machine is; `make soak` looks for others.
 hypothesis.settings.register_profile(

@@ -14,14 +14,15 @@ from camserve.contracts import jobs as messages
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.jobs import Job, JobResult, MetricResult, ResultRow, map_name
 from camserve.contracts.wire import METADATA_KEY
-from camserve.engine import Attribution, Budget, Diagnostic, Finer
+from camserve.engine import Attribution, Budget, Diagnostic, Finer, is_out_of_memory
+from camserve.engine.execution import ActivationCache
 from workers.attempts import Outcome, attempt, failing
 from workers.batch_sizes import BatchSizes, LearntSizes
 from workers.costs import passes_of
 from workers.evaluations import evaluate_row
 from workers.models import ResidentModel
 from workers.progress import Progress
-from workers.rows import ComputeJob, Row, batches, read_rows
+from workers.rows import ComputeJob, Row, batches, read_rows, recall_of
 
 __all__ = ["Limits", "as_messages", "explain_jobs"]
 
@@ -45,6 +46,7 @@ class _Explained:
     evaluations: list[tuple[MetricResult, ...]]
     batch_size: int
     forward_passes: int
+    recalled: bool
 
 
 def explain_jobs(
@@ -56,12 +58,13 @@ def explain_jobs(
     device: str,
     sizes: BatchSizes | None = None,
     progress: Progress | None = None,
+    activations: ActivationCache | None = None,
 ) -> list[Outcome]:
     """Explain jobs of one model together; inputs that fit share a forward pass.
 
     A job that cannot be explained fails alone: if a batch raises, it is tried again in parts.
     sizes: what is known of the model's batches on this device. progress: is told what each job
-    takes, and reads what it has made.
+    takes, and reads what it has made. activations: of inputs that were computed before.
     """
     started_s = time.perf_counter()
     outcomes: dict[str, Outcome] = {}
@@ -84,9 +87,11 @@ def explain_jobs(
         budget = budgets[batch[0].job.job_id]
         spent = budget.spent
         try:
-            return _explain(model, batch, budget, at_once)
-        except BaseException:
+            return _explain(model, batch, budget, at_once, activations)
+        except BaseException as error:
             budget.spent = spent  # what failed is tried again in parts
+            if activations is not None and is_out_of_memory(error):
+                activations.clear()
             raise
 
     for batch in batches(rows, sizes.most):
@@ -111,7 +116,11 @@ def explain_jobs(
 
 
 def _explain(
-    model: ResidentModel, batch: Sequence[Row], budget: Budget, at_once: int
+    model: ResidentModel,
+    batch: Sequence[Row],
+    budget: Budget,
+    at_once: int,
+    activations: ActivationCache | None,
 ) -> list[_Explained]:
     """All rows of a batch in one forward pass, and whatever their method needs besides.
 
@@ -127,6 +136,8 @@ def _explain(
         options.comparisons or Finer.comparisons, Finer.strength if strength is None else strength
     )
     before = budget.spent
+    model.asked.add(job.precision)
+    recall = recall_of(model, batch, activations)
     attributions = explainer.explain(
         inputs,
         [row.targets for row in batch],
@@ -139,15 +150,17 @@ def _explain(
         finer=finer,
         budget=budget if alone else None,
         chunk=at_once,
+        recall=recall,
     )
+    recalled = recall.hits if recall else set()
     evaluations = [
         evaluate_row(model, row, found, budget, at_once)
         for row, found in zip(batch, attributions, strict=True)
     ]
-    passes = (budget.spent - before) // len(batch) if alone else 1
+    passes = (budget.spent - before + len(recalled)) // len(batch) if alone else 1
     return [
-        _Explained(found, measured, len(batch), passes)
-        for found, measured in zip(attributions, evaluations, strict=True)
+        _Explained(found, measured, len(batch), passes - (row in recalled), row in recalled)
+        for row, (found, measured) in enumerate(zip(attributions, evaluations, strict=True))
     ]
 
 
@@ -179,6 +192,7 @@ def _result(
         compute_ms=round(compute_ms, 3),
         batch_size=max((one.batch_size for one in explained), default=0),
         forward_passes=references + sum(one.forward_passes for one in explained),
+        recalled=sum(one.recalled for one in explained),
         precision=job.precision,
         worker=worker,
         device=device,

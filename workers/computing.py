@@ -10,6 +10,7 @@ from functools import partial
 from camserve.broker import Begun
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
+from camserve.engine.execution import ActivationCache
 from camserve.errors import ErrorCode
 from camserve.settings import Settings
 from workers.attempts import Outcome
@@ -67,6 +68,8 @@ class Computing:
         self._make_room = make_room
         self._returning: set[asyncio.Task[None]] = set()
         self._learnt = LearntSizes(settings.max_batch)
+        self.activations = ActivationCache(settings.activation_cache_mb * 1_000_000)
+        """Of inputs of all models."""
         self._limits = Limits(
             max_batch=settings.max_batch,
             forward_passes=settings.max_forward_passes,
@@ -126,7 +129,9 @@ class Computing:
             worker=self._worker,
             device=self._device,
             sizes=sizes,
+            activations=self.activations if self.activations.limit_bytes else None,
         )
+        lookups = self.activations.hits, self.activations.misses
         traces = self._held.traces([begun for begun, _ in portion])
         try:
             with done_together("batch", "compute", model.card.name, traces):
@@ -136,6 +141,8 @@ class Computing:
         else:
             inputs = sum(len(job.inputs) for _, job in portion)
             self._presence.learn(model.card.name, kind, took_ms, inputs=inputs)
+        hits, misses = self.activations.hits - lookups[0], self.activations.misses - lookups[1]
+        self._metrics.looked_up_activations(model.card.name, hits=hits, misses=misses)
         self._metrics.ran_out_of_memory(model.card.name, sizes.times_out_of_memory - before)
         if any(map(_is_unforeseen, outcomes)):
             await self._proof.renew()  # else the device may be at fault, and not the job

@@ -23,6 +23,7 @@ from workers.held_jobs import HeldJobs
 from workers.job_traces import done_together
 from workers.metrics import WorkerMetrics
 from workers.obedience import Obedience
+from workers.optimizing import Optimizing
 from workers.pacing import OUTAGE_PAUSE_S, Pacing, end
 from workers.portions import Work
 from workers.presence import Presence
@@ -84,6 +85,7 @@ class WorkerLoop:
         self._upkeep = Upkeep(
             repository, self._residency, self._presence, quarantine, settings, aside=self._aside
         )
+        self._optimizing = Optimizing(self._residency, settings, device)
         self._held = HeldJobs(queue, metrics)
         self._computing = Computing(
             self._thread,
@@ -148,6 +150,7 @@ class WorkerLoop:
             await end(leases, *others)
             self._thread.close()
             self._upkeep.close()
+            self._optimizing.close()
 
     async def _preload(self) -> None:
         # raises on a device that cannot explain: such a worker ends before it takes a job
@@ -300,10 +303,14 @@ class WorkerLoop:
     async def _heartbeat(self) -> None:
         async with self._one_heartbeat:  # an older one must not arrive after a newer one
             await self._presence.heartbeat(
-                self._residency.resident, self._computing.limited_batches
+                self._residency.resident,
+                self._computing.limited_batches,
+                activation_bytes=self._computing.activations.bytes,
             )
 
     async def _look(self) -> None:
+        self._optimizing.look()
+        self._computing.activations.keep_only(self._residency.identities)
         if await self._upkeep.look():
             await self._heartbeat()
 

@@ -41,6 +41,12 @@ class WorkerMetrics:
         if times:
             self._tally.count(measures.OUT_OF_MEMORY, model=model, by=times)
 
+    def looked_up_activations(self, model: str, *, hits: int, misses: int) -> None:
+        """So many inputs ran the head alone, and so many might have."""
+        for result, count in (("hit", hits), ("miss", misses)):
+            if count:
+                self._tally.count(measures.ACTIVATION_LOOKUPS, result, model=model, by=count)
+
     @contextmanager
     def loading(self, model: str, began_s: float) -> Iterator[None]:
         """Inside, the load of a model ends, or raises why it cannot be loaded. began_s: by

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -14,8 +14,10 @@ from camserve.contracts.failures import FailureMessage
 from camserve.contracts.input_specs import InputSpec
 from camserve.contracts.layers import as_layers, layer_names
 from camserve.engine import Explainer, ModelReport, Top
+from camserve.engine.execution import NotSplittable
 from camserve.errors import CamserveError, InvalidCard, RequestError
 from camserve.settings import Settings
+from camserve.vocabulary import Precision
 from workers.card_checks import check_reductions, input_spec
 from workers.repository import Entry
 from workers.sources import Loaded, fetched
@@ -36,6 +38,10 @@ class ResidentModel:
     explainer: Explainer
     card: ResolvedCard
     bytes: int
+    asked: set[Precision] = field(default_factory=set, compare=False)
+    """Precisions that jobs have asked for."""
+    identity: Hashable = field(default_factory=object, compare=False)
+    """Of this very load: what is remembered of inputs is of these weights."""
 
 
 def load_model(
@@ -48,11 +54,15 @@ def load_model(
     """
     build = fetched(entry, settings)
     with _one_builder:
-        return _placed(entry, build(), device, room)
+        return _placed(entry, build(), device, settings, room)
 
 
 def _placed(
-    entry: Entry, loaded: Loaded, device: str, room: Callable[[float], None]
+    entry: Entry,
+    loaded: Loaded,
+    device: str,
+    settings: Settings,
+    room: Callable[[float], None],
 ) -> ResidentModel:
     spec = input_spec(entry, loaded.input)
     room(_bytes(loaded.module))
@@ -76,9 +86,24 @@ def _placed(
     except RequestError as error:  # of a card, not of a request
         raise InvalidCard(f"model {entry.name!r}: {error}", **error.extensions) from error
     check_reductions(entry, explainer.report)
+    undivided = _divide(explainer, entry.card, settings)
     explainer.explain(probe, [[Top(1)]])  # warm-up: allocators, kernels, the whole path
     card = _ready_card(entry, spec, loaded, explainer.report, parameters)
-    return ResidentModel(explainer, card, _bytes(module))
+    return ResidentModel(
+        explainer, card.model_copy(update={"undivided": undivided}), _bytes(module)
+    )
+
+
+def _divide(explainer: Explainer, card: ModelCard, settings: Settings) -> str | None:
+    """Have backbone and head run apart, if that is of use; why not, if it is not possible."""
+    wanted = settings.optimization != "none" or settings.activation_cache_mb > 0
+    if not wanted or card.optimization == "none" or not explainer.report.feature_layers:
+        return None
+    try:
+        explainer.split()
+    except NotSplittable as error:
+        return str(error)
+    return None
 
 
 def _bytes(module: nn.Module) -> int:

@@ -118,11 +118,16 @@ class Presence:
         self._measured.learn(model, kind, took_ms)
 
     async def heartbeat(
-        self, resident: tuple[str, ...], limited_batches: Mapping[str, int]
+        self,
+        resident: tuple[str, ...],
+        limited_batches: Mapping[str, int],
+        *,
+        activation_bytes: int = 0,
     ) -> None:
         """Say that this worker lives. Raises QueueUnavailable.
 
         limited_batches: inputs at once, of models whose batches the device's memory limits.
+        activation_bytes: that are remembered of inputs.
         """
         broken = self._broken(resident)
         models = [name for name in self._repository.names if not _is_quarantined(broken.get(name))]
@@ -139,6 +144,7 @@ class Presence:
             p50_ms=self._measured.medians(),
             memory=self._thread.memory,
             limited_batches=dict(limited_batches),
+            activation_bytes=activation_bytes,
         )
         known = await self._registry.heartbeat(
             self._worker,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 
-from camserve.contracts.cards import FailedUpdate, ResolvedCard
+from camserve.contracts.cards import FailedUpdate, Optimization, ResolvedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.errors import CamserveError, ModelLoading, ModelNotFound, ModelUnavailable
 from camserve.settings import Settings
@@ -69,6 +70,12 @@ class Residency:
         return self._models.names
 
     @property
+    def identities(self) -> frozenset[Hashable]:
+        """Of the very models that are resident."""
+        models = map(self._models.look_at, self._models.names)
+        return frozenset(model.identity for model in models if model is not None)
+
+    @property
     def loading(self) -> frozenset[str]:
         """Models of which no version can be used before a load has ended."""
         return frozenset(self._loading).difference(self._models.names)
@@ -76,6 +83,21 @@ class Residency:
     def get(self, name: str) -> ResidentModel | None:
         """The model if it is resident; marks it as used."""
         return self._models.use(name)
+
+    def look_at(self, name: str) -> ResidentModel | None:
+        """The same, and it does not count as used."""
+        return self._models.look_at(name)
+
+    async def adopt(self, model: ResidentModel, found: Optimization, more_bytes: int) -> None:
+        """Publish how a model is run from now on, if it is still resident; it takes so many bytes
+        more."""
+        current = self._models.look_at(model.card.name)
+        if current is None or current.identity is not model.identity:
+            return
+        known = [one for one in current.card.optimizations if one.precision != found.precision]
+        card = current.card.model_copy(update={"optimizations": (*known, found)})
+        self._models.amend(replace(current, card=card, bytes=current.bytes + more_bytes))
+        await self.confirm(card.name)
 
     def in_use(self, name: str) -> AbstractContextManager[None]:
         """While jobs of the model are in hand, loaded or not yet: an unload waits for their end."""

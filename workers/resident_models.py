@@ -77,6 +77,10 @@ class ResidentModels:
         self._models[name] = model
         return replaced
 
+    def amend(self, model: ResidentModel) -> None:
+        """What is known of a model that is here has changed, and not the model."""
+        self._models[model.card.name] = model
+
     def let_go(self, name: str) -> bool:
         """Whoever asks for it from now on has it loaded again; returns whether it was here."""
         model = self._models.pop(name, None)

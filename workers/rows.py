@@ -20,10 +20,12 @@ from camserve.contracts.jobs import (
 )
 from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.engine import Budget, ClassIndex, Explainer, Reduction, Region, Target, Top
+from camserve.engine.execution import ActivationCache, Recall
 from camserve.errors import InvalidInput
 from camserve.expressions import parse
+from workers.models import ResidentModel
 
-__all__ = ["ComputeJob", "Row", "batches", "read_rows", "way_of"]
+__all__ = ["ComputeJob", "Row", "batches", "read_rows", "recall_of", "way_of"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,24 @@ class Row:
     index: int
     tensor: Tensor
     targets: tuple[Target, ...]
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal inputs; None if nothing of it may be kept."""
+        job = self.job.job
+        if job.input_digest is None or not job.may_fill_caches:
+            return None
+        return job.input_digest, self.index
+
+
+def recall_of(
+    model: ResidentModel, rows: Sequence[Row], cache: ActivationCache | None
+) -> Recall | None:
+    """What may be remembered of the rows of one pass."""
+    if cache is None:
+        return None
+    fresh = frozenset(n for n, row in enumerate(rows) if not row.job.job.may_read_caches)
+    return Recall(cache, model.identity, [row.key for row in rows], fresh)
 
 
 def read_rows(job: ComputeJob, explainer: Explainer, budget: Budget) -> Iterator[Row]:

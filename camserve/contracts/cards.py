@@ -15,7 +15,7 @@ from camserve.contracts.layers import FeatureFormat, LayerName, Layers
 from camserve.contracts.reductions import REDUCTION_NAME
 from camserve.errors import InvalidRequest
 from camserve.expressions import parse
-from camserve.vocabulary import REDUCTIONS
+from camserve.vocabulary import REDUCTIONS, Precision
 
 __all__ = [
     "SOURCES",
@@ -24,10 +24,12 @@ __all__ = [
     "FailedUpdate",
     "LayerSummary",
     "ModelCard",
+    "Optimization",
     "ResolvedCard",
     "Scores",
     "ServiceTimes",
     "Task",
+    "Way",
     "WorkerStatus",
 ]
 
@@ -68,6 +70,11 @@ class ModelCard(Message):
         None,
         description="Keep the weights before the feature layer as int8, one scale a channel: a "
         "quarter of the memory. The head stays in float32.",
+    )
+    optimization: Literal["none"] | None = Field(
+        None,
+        description="`none`: run the network module by module, just as it is written; default: as "
+        "CAMSERVE_OPTIMIZATION says.",
     )
     input: dict[str, Any] = Field({}, description="Fields of the input specification.")
     output_format: Format | None = Field(
@@ -120,6 +127,30 @@ class LayerSummary(Message):
     reason: str = Field(description="Why it is the one, or a candidate, or neither.")
 
 
+class Way(Message):
+    """One way to run a network up to its feature layer, as it was tried after the load."""
+
+    way: str
+    time_ratio: dict[int, float] | None = Field(
+        None,
+        description="Its time over that of the whole network's plain forward pass in float32, by "
+        "the number of inputs; null: not measured, see `note`.",
+    )
+    map_error: float | None = Field(
+        None, description="Largest difference of its maps from those of the network as it is."
+    )
+    map_correlation: float | None = Field(None, description="The smallest of its maps with those.")
+    note: str = Field("", description="Why it is not used, if something is wrong with it.")
+
+
+class Optimization(Message):
+    """What was found for one precision."""
+
+    precision: Precision
+    way: str = Field(description="How the network is run now up to its feature layer.")
+    ways: tuple[Way, ...] = Field(description="All that were tried.")
+
+
 class FailedUpdate(Message):
     """A newer version of a model's files that could not be loaded: the one before it goes on."""
 
@@ -155,6 +186,14 @@ class ResolvedCard(Message):
     task: Task = "classification"
     scores: Scores = "logits"
     quantization: Literal["int8"] | None = None
+    undivided: str | None = Field(
+        None,
+        description="Why backbone and head cannot be run apart, so that neither is it made faster "
+        "nor are its inputs remembered; null: they can, or are not to be.",
+    )
+    optimizations: tuple[Optimization, ...] = Field(
+        (), description="How it is run, by precision; empty until that has been found out."
+    )
     input: InputSpec | None = None
     labels: tuple[str, ...] = ()
     classes: int | None = None
@@ -225,6 +264,9 @@ class WorkerStatus(Message):
     limited_batches: dict[str, int] = Field(
         {},
         description="Inputs at once, of each model whose batches the memory of the device limits.",
+    )
+    activation_bytes: int = Field(
+        0, description="Of the activations of inputs that it remembers, on its device."
     )
     memory: DeviceMemory | None = Field(
         None, description="Of its device, after the last computation; null: not known."

@@ -186,6 +186,10 @@ class JobResult(Message):
     compute_ms: float
     batch_size: int = Field(description="Inputs that shared the forward pass.")
     forward_passes: int = Field(description="Of single inputs, what the request cost in all.")
+    recalled: int = Field(
+        0,
+        description="Inputs whose activations the worker still had: they ran the head alone.",
+    )
     precision: Precision
     worker: str
     device: str
@@ -206,6 +210,9 @@ class PredictionResult(Message):
     rows: tuple[PredictionRow, ...] = Field(description="One for each input, in order.")
     compute_ms: float
     batch_size: int = Field(description="Inputs that shared the forward pass.")
+    recalled: int = Field(
+        0, description="Inputs whose activations the worker still had: they ran the head alone."
+    )
     precision: Precision
     worker: str
     device: str

@@ -202,15 +202,16 @@ class Explainer:
             budget=budget or Budget(),
         )
         plan.budget.reserve(sum(plan.passes if row else 1 for row in targets))
-        computation = self._computation(extent, weights)
+        # of a network that is split all inputs share one pass
+        computation = replace(
+            self._computation(extent, weights), recall=recall if self.is_split else None
+        )
         explained: list[list[Attribution]] = []
         with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
             placed = self._accepted.place(inputs)
             for part in torch.split(placed, self._at_once(len(targets)), self.batch_dimension):
                 asked = targets[len(explained) :][: part.shape[self.batch_dimension]]
-                # of a network that is split all inputs share the pass
-                one_pass = replace(computation, recall=recall if self.is_split else None)
-                run = partial(one_pass.run_and_retry, part, asked, plan)
+                run = partial(computation.run_and_retry, part, asked, plan)
                 explained += self._recurrence.run(run) if any(asked) else [[] for _ in asked]
         return explained
 
@@ -240,11 +241,14 @@ class Explainer:
             computation = self._computation(extent)
             return torch.cat([computation.output(part, plan) for part in parts])
 
-    def predict(self, inputs: Tensor, *, precision: Precision = "float32") -> list[Prediction]:
+    def predict(
+        self, inputs: Tensor, *, precision: Precision = "float32", recall: Recall | None = None
+    ) -> list[Prediction]:
         """What the model itself returns for N inputs, without a gradient or a hook for a map.
 
         precision: of the network up to the feature layers, as an explanation has it, so that the
-        scores are the same. Raises InvalidInput or InvalidRequest.
+        scores are the same. recall: what is known of the inputs' activations from before. Raises
+        InvalidInput or InvalidRequest.
         """
         check_choices("gradcam", precision, None, 1)
         extent = self._accepted.check(inputs)
@@ -252,7 +256,7 @@ class Explainer:
         taps = self._taps((), None) if ends_backbone else ()
         plan = replace(self._plan("output"), taps=taps, precision=precision)
         at_once = self._at_once(inputs.shape[self.batch_dimension])
-        computation = self._computation(extent)
+        computation = replace(self._computation(extent), recall=recall if self.is_split else None)
         found: list[Prediction] = []
         with self._lock, ordinary_autograd(), self._accepted.blamed_for_their_size(inputs):
             placed = self._accepted.place(inputs)

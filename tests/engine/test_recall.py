@@ -124,7 +124,7 @@ def test_the_limit_is_kept_the_least_recently_used_go_and_a_model_is_forgotten()
     assert cache.get("m", "large") is None
     cache.put("m", "a", row)
     assert cache.bytes == 200
-    cache.forget("m")
+    cache.keep_only({"n"})
     assert cache.get("m", "a") is None
     assert cache.get("n", "c") is not None
     assert cache.bytes == 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +23,10 @@ class ActivationCache:
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
+        self.hits = 0
+        self.misses = 0
+        """Of lookups, ever."""
         self._lock = threading.Lock()
         self._rows: OrderedDict[tuple[Hashable, Hashable], tuple[Row, int]] = OrderedDict()
         self._bytes = 0
@@ -38,7 +41,9 @@ class ActivationCache:
     def get(self, model: Hashable, key: Hashable) -> Row | None:
         with self._lock:
             if (model, key) not in self._rows:
+                self.misses += 1
                 return None
+            self.hits += 1
             self._rows.move_to_end((model, key))
             return self._rows[model, key][0]
 
@@ -47,18 +52,18 @@ class ActivationCache:
         size = sum(tensor.nbytes for tensor in row)
         with self._lock:
             self._take_out(model, key)
-            if size > self._limit_bytes:
+            if size > self.limit_bytes:
                 return
             self._rows[model, key] = row, size
             self._bytes += size
-            while self._bytes > self._limit_bytes:
+            while self._bytes > self.limit_bytes:
                 self._take_out(*next(iter(self._rows)))
 
-    def forget(self, model: Hashable) -> None:
-        """All that is kept of a model."""
+    def keep_only(self, models: Collection[Hashable]) -> None:
+        """Forget what is kept of all others."""
         with self._lock:
-            for of, key in [name for name in self._rows if name[0] == model]:
-                self._take_out(of, key)
+            for model, key in [name for name in self._rows if name[0] not in models]:
+                self._take_out(model, key)
 
     def _take_out(self, model: Hashable, key: Hashable) -> None:
         if (model, key) in self._rows:
