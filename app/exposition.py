@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from app.request_metrics import RequestMetrics
 from app.service_metrics import away, service_metrics
-from app.several_processes import SeveralProcesses
+from app.several_processes import DIRECTORY, SeveralProcesses
 from camserve import __version__
 from camserve.broker import Registry, Totals
 from camserve.errors import QueueUnavailable
@@ -26,14 +26,13 @@ __all__ = ["Exposition", "ProcessMetrics", "Scrape"]
 
 PATIENCE_S: Final = 3.0
 """For Redis: Prometheus gives up a scrape after ten seconds, and would see nothing at all."""
-DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class ProcessMetrics:
     """What this process measures. Made before the application: the middleware counts into it.
 
-    Where DIRECTORY is set, as it must be when several processes answer at one address (`uvicorn
-    --workers`), they measure together, in files there.
+    Where DIRECTORY is set, as it is where several processes answer at one address, they measure
+    together, in files there.
     """
 
     def __init__(self) -> None:

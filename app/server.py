@@ -16,7 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.http_protocol import ConnectionLimits, Protocol
-from app.stopping import Stage, Stopping
+from app.stopping import ANSWER_S, LIFESPAN_S, Stage, Stopping
+from app.supervisor import BACKLOG
 from camserve.settings import Settings
 
 __all__ = ["Server", "server_of"]
@@ -25,12 +26,11 @@ logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.02
 LINGER_S: Final = 1.0  # for the next call of a client that keeps its connection
-ANSWER_S: Final = 5.0  # for the answers of those who wait until the drain ends
-LIFESPAN_S: Final = 5.0  # a Redis that hangs must not keep a process that has answered everybody
 
 
-def server_of(settings: Settings, app: FastAPI) -> Server:
-    """app: from `create_app` with the same settings."""
+def server_of(settings: Settings, app: FastAPI, *, shared: bool = False) -> Server:
+    """app: from `create_app` with the same settings. shared: its sockets are those of several
+    processes."""
     limits = ConnectionLimits(settings.stall_s, settings.max_connections)
     config = uvicorn.Config(
         app,
@@ -44,6 +44,8 @@ def server_of(settings: Settings, app: FastAPI) -> Server:
         access_log=False,  # with queries, which may hold signatures: see app.request_log
         timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
         server_header=False,
+        # asyncio accepts so many at a time: of a line that is shared, others are to have some, too
+        backlog=1 if shared else BACKLOG,
     )
     return Server(config, settings, app.state.stopping)
 
@@ -64,6 +66,11 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         self._captured_signals.clear()  # uvicorn would die by them after a clean end
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(BACKLOG)  # the line itself is as long as ever
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
         logger.info("the API is stopping: what was accepted is answered first")

@@ -14,7 +14,10 @@ from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["SeveralProcesses"]
+__all__ = ["DIRECTORY", "SeveralProcesses"]
+
+DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus_client knows, when it is imported, that there are several."""
 
 _FILE: Final = re.compile(r"(?P<kind>counter|histogram|gauge_\w+)_(?P<pid>\d+)\.db")
 _LOCK: Final = "lock"

@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from typing import Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from camserve.errors import ShuttingDown
 
-__all__ = ["ClosingConnections", "Stage", "Stopping"]
+__all__ = ["ANSWER_S", "LIFESPAN_S", "ClosingConnections", "Stage", "Stopping"]
+
+ANSWER_S: Final = 5.0  # for the answers of those who wait until the drain ends
+LIFESPAN_S: Final = 5.0  # a Redis that hangs must not keep a process that has answered everybody
 
 
 class Stage(IntEnum):

@@ -5,7 +5,8 @@ the presentation. Each picture, form of answer and number of clients is asked fo
 connections; printed are the latency, what of it `Server-Timing` names, and the processor time that
 each process (front end, worker, server of the queue) took for a request, as the kernel counts it.
 
-TREE: checkouts of camserve (default: this one), each as a service of its own. They take turns, a
+TREE: checkouts of camserve (default: this one), each as a service of its own; `.@2` has two
+processes of the API. They take turns, a
 few requests at a time, so that whatever else the machine does slows all of them alike; the ratios
 are those of the last tree to the first.
 """
@@ -114,7 +115,10 @@ class Tree:
     """A service from one checkout."""
 
     def __init__(self, tree: Path, folder: Path) -> None:
-        self.tree = tree
+        path, _, processes = str(tree).partition("@")
+        self.tree = Path(path).resolve()
+        self.name = self.tree.name + (f"@{processes}" if processes else "")
+        self._api_processes = processes
         self.port = free_port()
         models = folder / "models" / "nothing"
         models.mkdir(parents=True)
@@ -137,6 +141,7 @@ class Tree:
             "CAMSERVE_PORT": str(self.port),
             "CAMSERVE_DEVICES": "cpu",
             "CAMSERVE_THREADS": "1",
+            **({"CAMSERVE_API_PROCESSES": number} if (number := self._api_processes) else {}),
             # the tree's own packages, and of benchmarks this very module
             "PYTHONPATH": str(self.tree),
         }
@@ -267,7 +272,7 @@ def measure(trees: Sequence[Tree], seconds: float, only: str, clients: Sequence[
                     for tree, cost in zip(trees, costs, strict=True):
                         tree.turn(cost, Question(body, form), several, TURN)
                 for tree, cost in zip(trees, costs, strict=True):
-                    print(f"{label:<18} {tree.tree.name:<8} {cost.line()}", flush=True)
+                    print(f"{label:<18} {tree.name:<8} {cost.line()}", flush=True)
                 if len(costs) > 1:
                     print(f"{'':<18} ratio    {_ratios(costs[0], costs[-1])}", flush=True)
 
@@ -294,7 +299,7 @@ def main() -> None:
         trees = []
         for tree in options.trees:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            trees.append(stack.enter_context(Tree(tree.resolve(), folder)))
+            trees.append(stack.enter_context(Tree(tree, folder)))
         measure(trees, options.seconds, options.only, options.clients)
 
 

@@ -176,6 +176,10 @@ class Settings(BaseSettings):
     )
 
     # how much
+    api_processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Processes of the API that answer at its address; see operating.md.",
+    )
     max_connections: Count = Field(
         1000, description="Connections that an API process serves at once; more get 503."
     )
