@@ -150,7 +150,6 @@ class WorkerLoop:
             await end(leases, *others)
             self._thread.close()
             self._upkeep.close()
-            self._optimizing.close()
 
     async def _preload(self) -> None:
         # raises on a device that cannot explain: such a worker ends before it takes a job

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from camserve.contracts.cards import Optimization, Way
@@ -15,6 +14,7 @@ from camserve.vocabulary import PRECISIONS, Precision
 from workers.memory import free_memory
 from workers.models import ResidentModel
 from workers.residency import Residency
+from workers.side_threads import in_a_thread_that_ends
 
 __all__ = ["Optimizing"]
 
@@ -30,7 +30,6 @@ class Optimizing:
         self._residency = residency
         self._settings = settings
         self._device = device
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="optimize")
         self._running: asyncio.Task[None] | None = None
         self._tried: dict[object, set[Precision]] = {}
 
@@ -52,10 +51,6 @@ class Optimizing:
     def _wanted(self, model: ResidentModel) -> list[Precision]:
         return [one for one in PRECISIONS if one == "float32" or one in model.asked]
 
-    def close(self) -> None:
-        """Begin nothing more; what is under way is not waited for."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
     def _may_try(self, model: ResidentModel, precision: Precision) -> bool:
         return (
             model.explainer.is_split
@@ -70,15 +65,14 @@ class Optimizing:
 
     async def _optimize(self, model: ResidentModel, precision: Precision) -> None:
         name = model.card.name
-        events = asyncio.get_running_loop()
         call = partial(self._call, model, precision)
         try:
-            found = await events.run_in_executor(self._thread, call)
+            found = await in_a_thread_that_ends(call, "optimize")
         except Exception as error:  # noqa: BLE001 - the model works as it is
             logger.warning(
                 "model %s is not made faster in %s: %s", name, precision, one_line(error)
             )
-            await events.run_in_executor(None, free_memory, self._device)
+            await asyncio.get_running_loop().run_in_executor(None, free_memory, self._device)
             return
         logger.info("model %s runs %s in %s", name, found.way, precision)
         await self._residency.adopt(model, _as_message(found), found.bytes)

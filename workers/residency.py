@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from workers.models import ResidentModel, unavailable_card
 from workers.quarantine import Quarantine
 from workers.repository import Entry, Repository
 from workers.resident_models import ResidentModels
+from workers.side_threads import in_a_thread_that_ends
 from workers.turns import Turns
 
 __all__ = ["Residency"]
@@ -220,7 +220,7 @@ class Residency:
             began_s = time.monotonic()
             room = partial(self._make_room, asyncio.get_running_loop(), entry.name)
             load = partial(load_noted, entry, self._device, self._settings, self._quarantine, room)
-            loading = _in_a_thread_that_ends(load)
+            loading = in_a_thread_that_ends(load, "load")
             done, _ = await asyncio.wait([loading], timeout=limit_s)
             if not done:
                 if self._turns.going == 1:  # of several, each may be what the others wait for
@@ -261,16 +261,3 @@ class Residency:
 
     async def _free(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, free_memory, self._device)
-
-
-def _in_a_thread_that_ends(load: Callable[[], ResidentModel]) -> asyncio.Future[ResidentModel]:
-    """Not one of the event loop's own, which asyncio waits for at the end: a download may hang.
-
-    Nor one that stays. What computes in a thread leaves a team of OpenMP threads to it, and where
-    teams together outnumber the cores, libgomp has all of them sleep between two parallel regions:
-    the thread that explains would take a third longer for each batch.
-    """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-    loading = asyncio.get_running_loop().run_in_executor(thread, load)
-    thread.shutdown(wait=False)
-    return loading
