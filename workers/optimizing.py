@@ -92,7 +92,7 @@ def _as_message(found: Optimized) -> Optimization:
 
 
 def _way(trial: Trial) -> Way:
-    ratios = trial.ratio and {count: round(ratio, 3) for count, ratio in trial.ratio.items()}
+    ratios = trial.ratio and {str(count): round(ratio, 3) for count, ratio in trial.ratio.items()}
     return Way(
         way=trial.way,
         time_ratio=ratios,

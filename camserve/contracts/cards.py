@@ -131,7 +131,7 @@ class Way(Message):
     """One way to run a network up to its feature layer, as it was tried after the load."""
 
     way: str
-    time_ratio: dict[int, float] | None = Field(
+    time_ratio: dict[str, float] | None = Field(
         None,
         description="Its time over that of the whole network's plain forward pass in float32, by "
         "the number of inputs; null: not measured, see `note`.",
