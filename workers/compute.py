@@ -22,7 +22,7 @@ from workers.costs import passes_of
 from workers.evaluations import evaluate_row
 from workers.models import ResidentModel
 from workers.progress import Progress
-from workers.rows import ComputeJob, Row, batches, read_rows, recall_of
+from workers.rows import ComputeJob, Row, batches, read_rows, recall_of, stacked
 
 __all__ = ["Limits", "as_messages", "explain_jobs"]
 
@@ -129,7 +129,7 @@ def _explain(
     """
     explainer, job = model.explainer, batch[0].job.job
     alone = len({row.job.job_id for row in batch}) == 1
-    inputs = torch.stack([row.tensor for row in batch], explainer.batch_dimension)
+    inputs = stacked(batch, explainer.batch_dimension)
     options = job.method_options
     strength = options.comparison_strength
     finer = Finer(

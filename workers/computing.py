@@ -29,7 +29,10 @@ from workers.presence import Presence
 from workers.proof import Proof
 from workers.rows import ComputeJob
 
-__all__ = ["Computing"]
+__all__ = ["GIVE_WAY_S", "Computing"]
+
+SHORT_MS = 1000.0
+GIVE_WAY_S = 0.01  # longest time that all else waits for the next batch to start
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class _Done:
 
 class Computing:
     """One per worker. thread: the one that computes. make_room: evicts all models but the named
-    one, as far as nobody uses them, and says whether there were any."""
+    one, as far as nobody uses them, and says whether there were any. next_is_ready: whether the
+    device will be given other jobs at once."""
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Computing:
         worker: str,
         device: str,
         make_room: Callable[[str], bool],
+        next_is_ready: Callable[[], bool],
     ) -> None:
         self._thread = thread
         self._held = held
@@ -66,6 +71,7 @@ class Computing:
         self._worker = worker
         self._device = device
         self._make_room = make_room
+        self._next_is_ready = next_is_ready
         self._returning: set[asyncio.Task[None]] = set()
         self._learnt = LearntSizes(settings.max_batch)
         self.activations = ActivationCache(settings.activation_cache_mb * 1_000_000)
@@ -81,6 +87,14 @@ class Computing:
     def limited_batches(self) -> dict[str, int]:
         """Inputs at once, of each model whose batches the device's memory limits."""
         return self._learnt.limited
+
+    def is_short(self, work: Work) -> bool:
+        """Whether jobs of one model will take the device for a moment, as far as is known."""
+        if any(job.is_costly for _, job in work):
+            return False
+        kinds = {job.kind for _, job in work}
+        longest_ms = [self._presence.longest_ms(work[0][0].model, kind) for kind in kinds]
+        return sum(longest_ms) < SHORT_MS
 
     async def run(self, model: ResidentModel, work: Work) -> None:
         """Compute all of it. Whatever is raised fails the jobs of its portion.
@@ -122,7 +136,13 @@ class Computing:
             predict_jobs if kind == "predict" else explain,
             model,
             [
-                ComputeJob(held.job_id, job, held.payload, self._held.withdrawn(held))
+                ComputeJob(
+                    held.job_id,
+                    job,
+                    held.payload,
+                    self._held.withdrawn(held),
+                    self._held.staged(held),
+                )
                 for held, job in portion
             ],
             limits=self._limits,
@@ -152,12 +172,15 @@ class Computing:
         """Commit beside what the device does next: one portion at a time, so that a device never
         gets far ahead of a slow server."""
         await self.returned()
-        committed = self._held.commit_all(
-            [one.begun for one in done], [one.outcome for one in done]
-        )
-        task = asyncio.create_task(committed)
+        task = asyncio.create_task(self._commit(done))
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
+
+    async def _commit(self, done: Sequence[_Done]) -> None:
+        if self._next_is_ready():
+            # what starts the next batch goes first: the device waits for it
+            await self._thread.has_started_next(GIVE_WAY_S)
+        await self._held.commit_all([one.begun for one in done], [one.outcome for one in done])
 
     async def returned(self) -> None:
         """Return when all that was computed has been committed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class DeviceThread:
         """Of the device, after the last computation."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._free = asyncio.Lock()
+        self._started = asyncio.Event()
 
     async def run(
         self, call: Callable[[], Result], model: str, *, limit_s: float | None = None
@@ -47,7 +49,9 @@ class DeviceThread:
         async with self._free:
             started_s = clock.time()
             # with the context: what is logged there is of the jobs that are computed
-            running = clock.run_in_executor(self._thread, copy_context().run, self._measured, call)
+            running = clock.run_in_executor(
+                self._thread, copy_context().run, self._measured, clock, call
+            )
             done, _ = await asyncio.wait([running], timeout=limit_s or self._time_limit_s)
             if not done:
                 die_hung("computing with", model)
@@ -55,15 +59,27 @@ class DeviceThread:
             self._metrics.busy(took_s)
             return await running, took_s * 1000
 
-    def _measured(self, call: Callable[[], Result]) -> Result:
+    def _measured(self, clock: asyncio.AbstractEventLoop, call: Callable[[], Result]) -> Result:
+        clock.call_soon_threadsafe(self._started.set)
         result = call()
         self.memory = device_memory(self._device)
         return result
 
     async def wait_until_free(self) -> None:
-        """Return when nothing computes. Who claims jobs earlier keeps them from other workers."""
+        """Return when nothing computes."""
         async with self._free:
             return
+
+    async def has_started_next(self, at_most_s: float) -> None:
+        """Return when another computation has begun, or after that long.
+
+        Until then the thread that computes needs the interpreter: whatever else is to be done
+        meanwhile has time, and would have the device wait for it.
+        """
+        self._started.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._started.wait()
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -22,6 +22,7 @@ from workers.attempts import Outcome
 from workers.job_traces import JobTrace
 from workers.metrics import WorkerMetrics
 from workers.progress import Progress
+from workers.staging import Staged
 
 __all__ = ["HeldJobs"]
 
@@ -39,12 +40,18 @@ class HeldJobs:
         self._held: dict[str, Begun] = {}
         self._withdrawn: dict[str, threading.Event] = {}
         self._traces: dict[str, JobTrace] = {}
+        self._staged: dict[str, Staged] = {}
         self.progress = Progress()
 
-    def take(self, begun: Iterable[Begun]) -> None:
-        for job in begun:
-            self._held[job.job_id] = job
-            self._withdrawn[job.job_id] = threading.Event()
+    def take(self, begun: Begun, staged: Staged | None = None) -> None:
+        """staged: its payload, if it was read before."""
+        self._held[begun.job_id] = begun
+        self._withdrawn[begun.job_id] = threading.Event()
+        if staged is not None:
+            self._staged[begun.job_id] = staged
+
+    def staged(self, begun: Begun) -> Staged | None:
+        return self._staged.get(begun.job_id)
 
     def withdrawn(self, begun: Begun) -> threading.Event:
         """Is set once nobody wants the job's result any more; for the thread that computes it."""
@@ -86,15 +93,22 @@ class HeldJobs:
             )
             await self.commit(begun, failure)
             return None
-        trace = JobTrace(begun, job)
-        self._traces[begun.job_id] = trace
-        with trace.current():
-            how = {"kind": job.kind, "attempt": begun.attempts, "queued_ms": begun.queued_ms}
-            if begun.redelivered:
-                logger.warning("job begun again: an earlier attempt vanished", **how)
-            else:
-                logger.info("job begun", **how)
+        self._traces[begun.job_id] = JobTrace(begun, job)
         return job
+
+    def announce(self, begun: Iterable[Begun]) -> None:
+        """Log that jobs have begun, if they were read. It may come after their start."""
+        for trace in self.traces(begun):
+            with trace.current():
+                how = {
+                    "kind": trace.job.kind,
+                    "attempt": trace.begun.attempts,
+                    "queued_ms": trace.begun.queued_ms,
+                }
+                if trace.begun.redelivered:
+                    logger.warning("job begun again: an earlier attempt vanished", **how)
+                else:
+                    logger.info("job begun", **how)
 
     def traces(self, begun: Iterable[Begun]) -> list[JobTrace]:
         """Of jobs that were read and are not committed."""
@@ -111,6 +125,7 @@ class HeldJobs:
         finally:
             self._held.pop(begun.job_id, None)
             self._withdrawn.pop(begun.job_id, None)
+            self._staged.pop(begun.job_id, None)
             if trace:
                 trace.end(outcome)
 

@@ -30,7 +30,7 @@ class JobTrace:
     """
 
     def __init__(self, begun: Begun, job: Job) -> None:
-        self.job_id, self.job = begun.job_id, job
+        self.job_id, self.begun, self.job = begun.job_id, begun, job
         request = context_of(job.trace)
         attributes: dict[str, AttributeValue] = {
             "messaging.system": "redis",

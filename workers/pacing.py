@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from camserve.errors import QueueUnavailable
 
@@ -72,6 +73,13 @@ class Pacing:
         if task.done():
             task.result()
         task.cancel()
+
+    async def until(self, work: asyncio.Future[None], seconds: float) -> None:
+        """Wait for it, for so long at most, and no longer than until told to stop."""
+        stop = asyncio.create_task(self._stopping.wait())
+        first: list[asyncio.Future[Any]] = [work, stop]
+        await asyncio.wait(first, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but wake at once when told to stop."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from safetensors.torch import save
 
 from camserve.contracts.jobs import Job, PredictionResult, PredictionRow, output_name
@@ -18,7 +17,7 @@ from workers.attempts import Outcome, attempt, failing
 from workers.batch_sizes import BatchSizes, LearntSizes
 from workers.compute import Limits, as_messages
 from workers.models import ResidentModel
-from workers.rows import ComputeJob, Row, batches, read_rows, recall_of
+from workers.rows import ComputeJob, Row, batches, read_rows, recall_of, stacked
 
 __all__ = ["predict_jobs"]
 
@@ -50,7 +49,7 @@ def predict_jobs(
     def predict(batch: Sequence[Row], _at_once: int) -> list[_Predicted]:
         explainer, precision = model.explainer, batch[0].job.job.precision
         model.asked.add(precision)
-        inputs = torch.stack([row.tensor for row in batch], explainer.batch_dimension)
+        inputs = stacked(batch, explainer.batch_dimension)
         recall = recall_of(model, batch, activations)
         try:
             found = explainer.predict(inputs, precision=precision, recall=recall)

@@ -117,6 +117,10 @@ class Presence:
         self._metrics.computed(model, kind, inputs=inputs, seconds=took_ms / 1000)
         self._measured.learn(model, kind, took_ms)
 
+    def longest_ms(self, model: str, kind: str) -> float:
+        """What a batch of the model took at most, of late; infinite if there was none."""
+        return self._measured.longest_ms(model, kind)
+
     async def heartbeat(
         self,
         resident: tuple[str, ...],

@@ -139,6 +139,14 @@ class Residency:
             self._loading[name] = task
         return await asyncio.shield(task)
 
+    async def make_resident(self, name: str) -> None:
+        """Load the model for somebody who does not know whether it is: a failure elsewhere or a
+        loss of data hid the card. Raises CamserveError."""
+        if self.get(name) is None:
+            await self.load(name)
+        else:
+            await self.confirm(name)
+
     def make_room(self, keep: str) -> bool:
         """Evict all others that nobody uses; whether there were any. What they held can then be
         freed."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
@@ -24,19 +25,29 @@ from camserve.engine.execution import ActivationCache, Recall
 from camserve.errors import InvalidInput
 from camserve.expressions import parse
 from workers.models import ResidentModel
+from workers.staging import Staged
 
-__all__ = ["ComputeJob", "Row", "batches", "read_rows", "recall_of", "way_of"]
+__all__ = [
+    "ComputeJob",
+    "Row",
+    "batches",
+    "read_rows",
+    "recall_of",
+    "stacked",
+    "way_of",
+]
 
 
 @dataclass(frozen=True)
 class ComputeJob:
     """A job and its payload, as claimed. withdrawn: is set, by the event loop, once nobody wants
-    its result any more."""
+    its result any more. staged: the payload, if it was read before the job began."""
 
     job_id: str
     job: Job
     payload: bytes
     withdrawn: threading.Event = field(default_factory=threading.Event, compare=False)
+    staged: Staged | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,9 @@ class _Payload:
     def __init__(self, job: ComputeJob) -> None:
         self._job_id = job.job_id
         try:
-            self._tensors: Mapping[str, Tensor] = load(job.payload)
+            self._tensors: Mapping[str, Tensor] = (
+                job.staged.tensors() if job.staged else load(job.payload)
+            )
         except SafetensorError as error:
             raise self._damaged() from error
 
@@ -136,6 +149,13 @@ def _engine_targets(
                 region=region,
                 reference=reference,
             )
+
+
+def stacked(rows: Sequence[Row], dimension: int) -> Tensor:
+    """The inputs of a batch, along a new dimension. Where some are on a device already, there."""
+    tensors = [row.tensor for row in rows]
+    device = next((one.device for one in tensors if one.is_cuda), tensors[0].device)
+    return torch.stack([one.to(device) for one in tensors], dimension)
 
 
 def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:

@@ -53,21 +53,39 @@ class ClaimSource:
         if not models:
             return []
         lanes = self._lanes if redelivered else self._fresh
-        claims = await self._take(self._by_turns(models), self._before_reserve(lanes), limit)
-        if not claims:
-            first = await self._first(models, lanes, block_s)
-            claims = [first] if first else []
-            if first and limit > first.weight and not first.redelivered:
-                claims += await self._take([first.model], self._fresh, limit, first.weight)
-        if claims:
-            self._last_served = claims[0].model
+        claims = await self._next(models, lanes, limit)
+        if not claims and await self._relieve(models, limit):
+            claims = await self._next(models, lanes, limit)
+        if not claims and block_s > 0:
+            first = await self._block(models, lanes, min(block_s, LONGEST_BLOCK_S))
+            if first:
+                self._reserve.insert(0, first)
+                claims = await self._next(models, lanes, limit)
         return claims
+
+    async def claim_ahead(self, models: Sequence[str], limit: int) -> list[Claim]:
+        order, kept = self._in_turn(models, self._fresh)
+        if kept:
+            order = order[:1]
+        if order and sum(claim.weight for claim in kept) < limit:
+            # all in the first rank: what has been claimed once is not displaced by what is now
+            found, _ = await self._take(
+                order, self._fresh, limit, [kept], consumer=keys.ahead(self._consumer)
+            )
+            self._reserve = _by_rank([*self._reserve, *found])
+        return self._in_turn(models, self._fresh)[1]
+
+    def strays(self, models: Sequence[str]) -> list[Claim]:
+        """What is in reserve of other models than these; it is no longer."""
+        strays = [claim for claim in self._reserve if claim.model not in models]
+        self._reserve = [claim for claim in self._reserve if claim.model in models]
+        return strays
 
     async def redelivered(self, models: Sequence[str], limit: int) -> list[Claim]:
         """Up to `limit` redelivered claims, each to run alone."""
         claims: list[Claim] = []
         while len(claims) < limit:
-            more = await self._take(models, self._redelivered, 1)
+            more, _ = await self._take(models, self._redelivered, 1)
             if not more:
                 break
             claims += more
@@ -78,52 +96,87 @@ class ClaimSource:
         looks = (call("waiting", [keys.prefix(model)], *lanes) for model in models)
         return any(await execute(self._redis, *looks))
 
-    def _before_reserve(self, lanes: Sequence[str]) -> Sequence[str]:
-        """The lanes that go before what waits in the reserve: those of a higher rank."""
-        if not self._reserve:
-            return lanes
-        first = keys.RANKS.index(keys.rank(self._reserve[0].lane))
-        return [lane for lane in lanes if keys.RANKS.index(keys.rank(lane)) < first]
+    async def _next(self, models: Sequence[str], lanes: Sequence[str], limit: int) -> list[Claim]:
+        """What goes now, without waiting: of the reserve, and of what nobody was given yet."""
+        order, kept = self._in_turn(models, lanes)
+        found, going = await self._take(order, lanes, limit, self._ranks_of(kept, lanes))
+        gone = kept[:going]
+        self._reserve = [claim for claim in self._reserve if claim not in gone]
+        claims = _by_rank([*gone, *found])
+        if claims:
+            self._last_served = claims[0].model
+        return claims
 
-    def _by_turns(self, models: Sequence[str]) -> list[str]:
-        """The model after the last served one first, lest a busy model starves the others."""
+    def _in_turn(
+        self, models: Sequence[str], lanes: Sequence[str]
+    ) -> tuple[Sequence[str], list[Claim]]:
+        """The models in the order to look at them, and what is in reserve of the first one.
+
+        What has been claimed has had its turn; else it is that of the model after the last served
+        one, lest a busy model starves the others.
+        """
+        reserve = [one for one in self._reserve if one.lane in lanes and one.model in models]
+        if reserve:
+            first = reserve[0].model
+            kept = [claim for claim in reserve if claim.model == first]
+            return [first, *(model for model in models if model != first)], kept
         if self._last_served is None or self._last_served not in models:
-            return list(models)
+            return models, []
         after = list(models).index(self._last_served) + 1
-        return [*models[after:], *models[:after]]
+        return [*models[after:], *models[:after]], []
 
-    async def _first(
-        self, models: Sequence[str], lanes: Sequence[str], block_s: float
-    ) -> Claim | None:
-        if self._reserve:
-            return self._reserve.pop(0)
-        if block_s <= 0:
-            return None
-        return await self._block(models, lanes, min(block_s, LONGEST_BLOCK_S))
+    def _ranks_of(self, kept: Sequence[Claim], lanes: Sequence[str]) -> list[list[Claim]]:
+        """By the ranks of the lanes."""
+        ranks = [keys.rank(lane) for lane in lanes[:: self._width]]
+        return [[claim for claim in kept if keys.rank(claim.lane) == rank] for rank in ranks]
 
     async def _take(
-        self, models: Sequence[str], lanes: Sequence[str], limit: int, held: int = 0
-    ) -> list[Claim]:
-        """held: weight of a claim that these go with."""
-        if not lanes:
-            return []
-        (found,) = await execute(
+        self,
+        models: Sequence[str],
+        lanes: Sequence[str],
+        limit: int,
+        reserve: Sequence[Sequence[Claim]] = (),
+        *,
+        consumer: str | None = None,
+    ) -> tuple[list[Claim], int]:
+        """New claims, and how many of the reserve they go with: of the first model, by rank."""
+        ranks: list[str] = []
+        for number, start in enumerate(range(0, len(lanes), self._width)):
+            kept = reserve[number] if number < len(reserve) else ()
+            ranks += [",".join(str(claim.weight) for claim in kept)]
+            ranks += lanes[start : start + self._width]
+        ((going, found),) = await execute(
             self._redis,
             call(
                 "claim",
                 [keys.prefix(model) for model in models],
-                self._consumer,
+                consumer or self._consumer,
                 limit,
-                held,
                 self._options.job_ttl_ms,
                 self._width,
-                *lanes,
+                *ranks,
             ),
         )
-        return [
-            Claim(job_id.decode(), models[index - 1], lane.decode(), entry.decode(), weight)
+        claims = [
+            Claim(
+                job_id.decode(),
+                models[index - 1],
+                lane.decode(),
+                entry.decode(),
+                weight,
+                consumer or self._consumer,
+            )
             for index, lane, entry, job_id, weight in found
         ]
+        return claims, going
+
+    async def _relieve(self, models: Sequence[str], most: int) -> bool:
+        """Whether others hold ahead what could be begun here, and have let go of it."""
+        ttl_ms = self._options.job_ttl_ms
+        calls = [
+            call("relieve", [keys.prefix(model)], most, ttl_ms, *self._fresh) for model in models
+        ]
+        return any(await execute(self._redis, *calls))
 
     async def _block(
         self, models: Sequence[str], lanes: Sequence[str], block_s: float
@@ -139,6 +192,7 @@ class ClaimSource:
                 *streams[name.decode()],
                 entry.decode(),
                 int(fields.get(b"weight", 1)),
+                self._consumer,
             )
             for name, entries in await self._read(models, list(streams), block_s)
             for entry, fields in entries
@@ -179,3 +233,7 @@ class ClaimSource:
             )
             self._made_until_s |= dict.fromkeys(due, now_s + self._options.job_ttl_s / 2)
         return bool(due)
+
+
+def _by_rank(claims: Sequence[Claim]) -> list[Claim]:
+    return sorted(claims, key=lambda claim: keys.RANKS.index(keys.rank(claim.lane)))

@@ -63,6 +63,7 @@ __all__ = [
     "REDELIVERED",
     "STAGED_TTL_MS",
     "WORKERS",
+    "ahead",
     "answers",
     "attachments",
     "dead_letters",
@@ -123,6 +124,12 @@ def lane(rank: str, execution: str) -> str:
 
 def rank(lane: str) -> str:
     return lane.partition("@")[0]
+
+
+def ahead(consumer: str) -> str:
+    """The name by which a worker claims what it begins after what it computes now. Another one that
+    is idle may have it; `lua/prelude.lua` knows it by its end."""
+    return f"{consumer}:ahead"
 
 
 def lanes(model: str) -> str:

@@ -130,6 +130,8 @@ class Claim:
     entry: str
     weight: int = 1
     """How much of a batch it takes."""
+    consumer: str = field(default="", compare=False, repr=False)
+    """The name by which the worker holds it until it begins."""
     token: str = field(default_factory=lambda: secrets.token_hex(16), compare=False, repr=False)
     """Of the attempt that begins from it, however often that is tried: a call that was given up
     in an outage may still arrive after it."""

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 
@@ -23,6 +24,7 @@ __all__ = ["WorkerQueue"]
 
 Held = TypeVar("Held", bound=Claim | Begun)
 
+NO_PAYLOADS: Final[Mapping[str, bytes]] = MappingProxyType({})
 _RETRY_S = 0.1
 
 
@@ -56,8 +58,31 @@ class WorkerQueue:
         jobs to others while something runs here that they might take down. Call it only when there
         is room to run the jobs, and do not cancel it: what came at that moment would wait out its
         lease.
+
+        What is in reserve goes before others of its priority; a worker that finds nothing is given
+        what busy ones have claimed ahead.
         """
+        if strays := self._source.strays(models):
+            await self.release(strays)
         return await self._source.claim(models, limit, block_s, redelivered=redelivered)
+
+    async def claim_ahead(self, models: Sequence[str], limit: int) -> list[Claim]:
+        """What comes next as it looks now, while the device is busy: jobs of one model, of up to
+        `limit` in weight with those that were claimed ahead before.
+
+        They stay in reserve: `claim` gives them out, with what came meanwhile as far as it fits,
+        unless something of a higher priority came, and `release` hands them back. Until they begin,
+        any worker that is idle is given them. Redelivered jobs are never claimed ahead. Returns all
+        that is in reserve of the model. Call it beside no other call that claims.
+        """
+        return await self._source.claim_ahead(models, limit)
+
+    async def payloads(self, claims: Sequence[Claim]) -> list[bytes | None]:
+        """Of jobs that have not begun; None where there is none any more."""
+        return await execute(
+            self._redis,
+            *(("GET", keys.payload(claim.model, claim.job_id)) for claim in claims),
+        )
 
     async def redelivered_waits(self, models: Sequence[str]) -> bool:
         """Whether a redelivered job of one of the models, that this device fits, has no worker."""
@@ -68,33 +93,38 @@ class WorkerQueue:
         begun = await self.begin_batch([claim])
         return begun[0] if begun else None
 
-    async def begin_batch(self, claims: Sequence[Claim]) -> list[Begun]:
+    async def begin_batch(
+        self, claims: Sequence[Claim], known: Mapping[str, bytes] = NO_PAYLOADS
+    ) -> list[Begun]:
         """Starts several in one round trip; those that are not to run are left out.
 
-        Tried again after an outage it counts no other attempt."""
+        known: payloads that need not be fetched again, by the ids of their jobs. Tried again after
+        an outage it counts no other attempt."""
         limits = self._options
-        commands: list[Command] = []
-        for claim in claims:
-            commands += [
-                call(
-                    "begin",
-                    [keys.prefix(claim.model)],
-                    *(claim.job_id, claim.lane, claim.entry, claim.token, self._consumer),
-                    *(limits.max_attempts, limits.job_ttl_ms),
-                    *(failures.EXPIRED, failures.DEAD),
-                    *(limits.dead_letter_cap, limits.dead_letter_ttl_ms),
-                ),
-                ("GET", keys.payload(claim.model, claim.job_id)),
-            ]
+        begins = [
+            call(
+                "begin",
+                [keys.prefix(claim.model)],
+                *(claim.job_id, claim.lane, claim.entry, claim.token, self._consumer),
+                *(limits.max_attempts, limits.job_ttl_ms),
+                *(failures.EXPIRED, failures.DEAD),
+                *(limits.dead_letter_cap, limits.dead_letter_ttl_ms),
+            )
+            for claim in claims
+        ]
+        unknown = [claim for claim in claims if claim.job_id not in known]
+        gets = [("GET", keys.payload(claim.model, claim.job_id)) for claim in unknown]
         # a letter that one of these may leave is found though nobody serves its model any more
         suspects = {claim.model for claim in claims if claim.redelivered}
         notes = [call("note", [keys.QUEUES], one, limits.dead_letter_ttl_ms) for one in suspects]
-        replies = (await execute(self._redis, *notes, *commands))[len(notes) :]
+        replies = (await execute(self._redis, *notes, *begins, *gets))[len(notes) :]
+        fetched = zip((claim.job_id for claim in unknown), replies[len(begins) :], strict=True)
+        payloads = {**known, **dict(fetched)}
         batch = []
-        pairs = zip(replies[::2], replies[1::2], strict=True)
-        for claim, (started, payload) in zip(claims, pairs, strict=True):
+        for claim, started in zip(claims, replies[: len(begins)], strict=True):
             if started is None:
                 continue
+            payload = payloads[claim.job_id]
             attempts, deadline_ms, document, queued_ms = started
             begun = Begun(
                 job_id=claim.job_id,
@@ -210,17 +240,23 @@ class WorkerQueue:
 
         What had begun is redelivered, to run alone. Returns how many jobs that were.
         """
-        held = ("consumer", consumer, options.job_ttl_ms)
-        return sum(
-            await execute(redis, *(call("requeue", [keys.prefix(m)], *held) for m in models))
-        )
+        names = (consumer, keys.ahead(consumer))
+        calls = [
+            call("requeue", [keys.prefix(model)], "consumer", name, options.job_ttl_ms)
+            for model in models
+            for name in names
+        ]
+        return sum(await execute(redis, *calls))
 
     def _renewal(self, held: Claim | Begun) -> Command:
-        claim, token = (held, "") if isinstance(held, Claim) else (held.claim, held.token)
+        if isinstance(held, Claim):
+            claim, consumer, token = held, held.consumer, ""
+        else:
+            claim, consumer, token = held.claim, self._consumer, held.token
         return call(
             "extend",
             [keys.prefix(claim.model)],
-            *(claim.job_id, claim.lane, claim.entry, self._consumer, token),
+            *(claim.job_id, claim.lane, claim.entry, consumer, token),
         )
 
     async def _commit(

@@ -82,6 +82,7 @@ class Chaos:
         self.records: dict[str, State] = {}
         self.poison: set[str] = set()
         self.named: dict[str, str] = {}
+        self.ahead: dict[WorkerQueue, dict[str, bytes]] = {}
         self.stop = asyncio.Event()
         self.workers = 0
         self.reaped_ms: list[int] = []
@@ -144,7 +145,12 @@ class Chaos:
         if claims and self.random.random() < 0.1:
             await queue.release(claims)
             return
-        batch = await queue.begin_batch(claims)
+        known = self.ahead.pop(queue, {})
+        batch = await queue.begin_batch(claims, known)
+        if self.random.random() < 0.5:
+            ahead = await queue.claim_ahead(MODELS, 4)
+            payloads = zip(ahead, await queue.payloads(ahead), strict=True)
+            self.ahead[queue] = {one.job_id: payload for one, payload in payloads if payload}
         for begun in batch:
             self.executions[begun.job_id] += 1
             assert begun.payload == begun.job_id.encode()

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from camserve.broker import connect
 from tests.workers.bench import Bench, Start, eventually
 from tests.workers.cards import TINY, factory_card, settings, write_model
+from workers import batches
 from workers import loop as loop_module
 
 
@@ -35,7 +36,7 @@ async def start(
     redis: Redis, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Start]:
     """Starts a loop, with the settings given; it must stop cleanly when the test ends."""
-    monkeypatch.setattr(loop_module, "BLOCK_S", 0.02)
+    monkeypatch.setattr(batches, "BLOCK_S", 0.02)
     monkeypatch.setattr(loop_module, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(loop_module, "PROGRESS_S", 0.01)
     monkeypatch.setattr(loop_module, "WANTED_S", 0.01)

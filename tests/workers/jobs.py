@@ -88,12 +88,12 @@ def read(result: object) -> tuple[JobResult, list[torch.Tensor]]:
 
 async def enqueue(
     queue: JobQueue, *inputs: torch.Tensor, model: str = "tiny", deadline_s: float = 60,
-    **fields: Any,
+    priority: Priority = Priority.INTERACTIVE, **fields: Any,
 ) -> str:  # fmt: skip
     """Enqueue as the front end does; returns the job id."""
     accepted = await queue.enqueue(
         job_id=new_job_id(model),
-        priority=Priority.INTERACTIVE,
+        priority=priority,
         time_to_deadline_ms=round(deadline_s * 1000),
         payload=payload(*inputs),
         document=document(*inputs, model=model, **fields).model_dump_json().encode(),

@@ -17,7 +17,7 @@ from tests.workers.bench import Bench, Start, eventually
 from tests.workers.cards import settings
 from tests.workers.factories import SLOW
 from tests.workers.jobs import enqueue, noise
-from workers import loop as loop_module
+from workers import batches
 
 pytestmark = pytest.mark.anyio
 
@@ -85,14 +85,14 @@ async def test_a_claim_outlasts_an_outage_before_it_begins(
     begin = bench.worker_queue.begin_batch
     outages = 2
 
-    async def flaky(claims: Any) -> Any:
+    async def flaky(claims: Any, known: Any) -> Any:
         nonlocal outages
         if outages:
             outages -= 1
             raise QueueUnavailable
-        return await begin(claims)
+        return await begin(claims, known)
 
-    monkeypatch.setattr(loop_module, "OUTAGE_PAUSE_S", 0.01)
+    monkeypatch.setattr(batches, "OUTAGE_PAUSE_S", 0.01)
     monkeypatch.setattr(bench.worker_queue, "begin_batch", flaky)
     await bench.answer(await enqueue(bench.queue, noise(0)))
     assert outages == 0

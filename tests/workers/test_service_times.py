@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.service_times import REMEMBERED, Measured
+from workers.service_times import OF_LATE, REMEMBERED, Measured
 
 TIMES = st.lists(st.floats(0.1, 1e5), min_size=1, max_size=3 * REMEMBERED)
 
@@ -34,3 +34,15 @@ def test_models_apart_and_none_measured() -> None:
     measured.learn("m", "explain", 10)
     measured.learn("m", "predict", 20)
     assert set(measured.medians()) == {"m"}
+
+
+@given(TIMES)
+def test_the_longest_of_late(took_ms: list[float]) -> None:
+    measured = Measured()
+    assert measured.longest_ms("m", "explain") == float("inf")
+    for number, one in enumerate(took_ms):
+        measured.learn("m", "explain", one)
+        measured.learn("other", "explain", 1e6)
+        measured.learn("m", "predict", 1e6)
+        latest = took_ms[max(number + 1 - OF_LATE, 0) : number + 1]
+        assert measured.longest_ms("m", "explain") == max(latest)

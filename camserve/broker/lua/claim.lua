@@ -1,10 +1,12 @@
 -- KEYS: prefixes of the models, in the order to look at them.
--- ARGV: consumer, limit, weight of what it goes with, ttl_ms, width, then the lanes in the order to
---       look at them: `width` of each rank, which share one line.
--- Returns a list of {index of the prefix, lane, entry, id, weight}, all of one model and of at most
--- limit in weight, or a single heavier one; a redelivered entry comes alone. Never waits.
-local consumer, limit, held = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local ttl_ms, width = ARGV[4], tonumber(ARGV[5])
+-- ARGV: consumer, limit, ttl_ms, width, and for each rank, in the order to look at them, the weights of
+--       what the worker has in reserve of it and of the first model ('1,1,3'), and the rank's `width`
+--       lanes, which share one line.
+-- Returns how many of the reserve go now, and a list of {index of the prefix, lane, entry, id, weight}
+-- of what goes with them: all of one model and of at most limit in weight, or a single heavier one; a
+-- redelivered one comes alone. What is in reserve goes before others of its rank. Never waits.
+local consumer, limit, ttl_ms, width = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local kept, claims = 0, {}
 
 local function read(prefix, lane, count)
   local stream = key(prefix, 'stream', lane)
@@ -49,17 +51,30 @@ local function line(prefix, lanes, count)
   return heads
 end
 
--- Adds to the claims what they have room for, and returns the room that is left. The first of a
--- batch is taken whatever it weighs; what follows one that does not fit waits behind it.
-local function take(claims, index, rank, room)
+-- The first of a batch is taken whatever it weighs; what follows one that does not fit waits behind it.
+local function fits(weight, room)
+  return kept + #claims == 0 or weight <= room
+end
+
+-- Adds what there is room for of one model and rank, and returns the room that is left.
+local function take(index, rank, room)
   local prefix, filled = KEYS[index], {}
-  for position = rank, rank + width - 1 do
+  for weight in string.gmatch(index == 1 and ARGV[rank] or '', '%d+') do
+    if not fits(tonumber(weight), room) then
+      return 0
+    end
+    kept, room = kept + 1, room - weight
+  end
+  if not fits(1, room) then
+    return 0
+  end
+  for position = rank + 1, rank + width do
     if redis.call('XLEN', key(prefix, 'stream', ARGV[position])) > 0 then
       filled[#filled + 1] = ARGV[position]
     end
   end
   for _, head in ipairs(#filled > 0 and line(prefix, filled, math.max(room, 1)) or {}) do
-    if #claims + held > 0 and head[4] > room then
+    if not fits(head[4], room) then
       return 0
     end
     local lane = filled[head[3]]
@@ -71,19 +86,18 @@ local function take(claims, index, rank, room)
   return room
 end
 
-for rank = 6, #ARGV, width do
-  local alone = string.find(ARGV[rank], '^redelivered')
+for rank = 5, #ARGV, width + 1 do
+  local alone = string.find(ARGV[rank + 1], '^redelivered')
   for index = 1, #KEYS do
-    local claims = {}
-    local room = take(claims, index, rank, alone and 1 or limit - held)
-    if #claims > 0 then
-      for lower = rank + width, alone and rank or #ARGV, width do
+    local room = take(index, rank, alone and 1 or limit)
+    if kept + #claims > 0 then
+      for lower = rank + width + 1, alone and rank or #ARGV, width + 1 do
         if room > 0 then
-          room = take(claims, index, lower, room)
+          room = take(index, lower, room)
         end
       end
-      return claims
+      return {kept, claims}
     end
   end
 end
-return {}
+return {0, {}}

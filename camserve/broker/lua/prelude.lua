@@ -1,6 +1,7 @@
 -- Joined in front of every script. The keys of one model share the prefix "cam:{M}:", which is
 -- also the hash tag that keeps them in one slot of a cluster; keys.py spells the same names.
 local GROUP = 'workers'
+local AHEAD = ':ahead' -- ends the name by which a busy worker claims what it begins next
 local RANKS = {'redelivered', 'interactive', 'bulk'}
 local DONE = 'cam:done'
 local NEWS = 'cam:news'
