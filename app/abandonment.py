@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from app.handing_in import Submission
 from app.state import AppState
-from app.submission import Submission
 from camserve.errors import DeadlineExceeded, QueueUnavailable, ShuttingDown
 
 __all__ = ["taken_along", "unless_abandoned"]

@@ -17,36 +17,54 @@ from app.state import AppState
 from app.uploads import Arrival, check_format_is_used
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.input_specs import InputSpec
+from camserve.contracts.jobs import Caching
 from camserve.contracts.requests import InputsRequest
-from camserve.errors import DeadlineExceeded, InvalidRequest
+from camserve.errors import DeadlineExceeded, InvalidRequest, NoWorker
 from camserve.tracing import staged
 
-__all__ = ["Admission", "admit", "prepared", "until"]
+__all__ = ["Admission", "admit", "may_recall", "prepared", "until"]
 
 
 @dataclass(frozen=True)
 class Admission:
-    """deadline_s: by this process's event loop."""
+    """deadline_s: by this process's event loop. lack: why nothing can be computed now, of a request
+    that the result of an earlier one may answer all the same."""
 
     card: ResolvedCard
     spec: InputSpec
     deadline_s: float
+    lack: NoWorker | None = None
 
 
 @staged("admit")
-async def admit(state: AppState, arrival: Arrival[Asked], model: str) -> Admission:
-    """Check a request's deadline and device against the service, and have its model ready.
+async def admit(
+    state: AppState, arrival: Arrival[Asked], model: str, caching: Caching
+) -> Admission:
+    """Check a request's deadline and device against the service, and have its model ready. Where no
+    live worker is, it may be known from before, and so may the answer.
 
     Raises InvalidRequest; ModelNotFound, NoWorker, ModelLoading, ModelUnavailable (and what else a
     load may fail with), QueueUnavailable.
     """
     request = arrival.asked
     time_to_deadline_s = _time_to_deadline_s(request, state)
-    card = await state.catalog.ready_card(model, time_to_deadline_s)
+    lack: NoWorker | None = None
+    try:
+        card = await state.catalog.ready_card(model, time_to_deadline_s)
+        await state.catalog.check_execution(card.name, request.execution)
+    except NoWorker as error:
+        known = await state.catalog.find(model) if may_recall(state, caching) else None
+        if known is None or known.state != "ready":
+            raise
+        card, lack = known, error
     if card.input is None:
         raise InvalidRequest(f"model {card.name!r} takes no pictures or tensors")
-    await state.catalog.check_execution(card.name, request.execution)
-    return Admission(card, card.input, arrival.arrived_s + time_to_deadline_s)
+    return Admission(card, card.input, arrival.arrived_s + time_to_deadline_s, lack)
+
+
+def may_recall(state: AppState, caching: Caching) -> bool:
+    """Whether the result of an earlier request may answer one that says so much of caches."""
+    return state.result_cache.is_on and caching == "use"
 
 
 @staged("prepare")

@@ -22,6 +22,7 @@ _ANSWERED: Final = (
         "Link",
         "ETag",
         "Server-Timing",
+        "Cache-Status",
         "Preference-Applied",
         "Retry-After",
         "RateLimit",

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from opentelemetry.trace import SpanKind
 
+from app.handing_in import document_of, kept_as
 from app.representations import explanation_href
 from app.request_log import note_job
 from app.state import AppState
-from app.submission import document_of
 from camserve.broker import DeadLetter, LostAttempt, new_job_id
 from camserve.contracts import dead_letters as messages
 from camserve.contracts.jobs import Job
@@ -55,8 +55,14 @@ async def replayed(state: AppState, job_id: str, request_id: str | None) -> Dead
     await state.catalog.check_execution(card.name, letter.execution)
     dead = Job.model_validate_json(letter.document)
     job = dead.model_copy(
-        update={"model_version": card.version, "request_id": request_id, "replay_of": job_id}
+        update={
+            "model_version": card.version,
+            "request_id": request_id,
+            "replay_of": job_id,
+            "caching": "refresh" if dead.may_fill_caches else "bypass",
+        }
     )
+    digest, lookup = kept_as(state, job)
     replay_id = new_job_id(letter.model)
     note_job(replay_id)
     with stage("enqueue", {"messaging.message.id": replay_id}, kind=SpanKind.PRODUCER):
@@ -68,6 +74,8 @@ async def replayed(state: AppState, job_id: str, request_id: str | None) -> Dead
             delivery_life_ms=round(state.webhooks.schedule.life_s * 1000) if job.webhook else None,
             measured=job.kind != "load",
             weight=job.weight,
+            digest=digest,
+            lookup=lookup,
         )
     return await state.dead_letters.get(job_id)
 

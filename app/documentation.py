@@ -82,6 +82,9 @@ def _components(*models: type[BaseModel]) -> dict[str, Any]:
 
 _HEADERS = {
     "Cache-Control": "How long a browser may keep it, and whether it must ask again.",
+    "Cache-Status": "RFC 9211, where results are kept: `camserve; hit` if an earlier one answered "
+    "it, else `fwd=miss`, or `fwd=request` if `Cache-Control` asked for a computation; `stored` if "
+    "the result is kept.",
     "Content-Disposition": "A name for the file, of arrays and archives.",
     "ETag": "Tag of this very content, for `If-None-Match`.",
     "Server-Timing": "Milliseconds: `prepare` (decode, resize), `queue`, `compute`, `present`.",

@@ -62,6 +62,7 @@ from camserve.broker import (
     RateLimiter,
     RecentJobs,
     Registry,
+    ResultCache,
     Totals,
     connect,
 )
@@ -190,6 +191,7 @@ async def _lifespan(
         parts = AppState(
             settings=settings,
             queue=queue,
+            result_cache=ResultCache(redis, options),
             recent=RecentJobs(redis),
             dead_letters=DeadLetters(redis, options),
             catalog=catalog,

@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import Request
 
 from app.abandonment import taken_along, unless_abandoned
+from app.handing_in import Submission, wait
 from app.representations import explanation_href
 from app.results import failure_of
 from app.state import AppState
-from app.submission import Submission, wait
 from camserve.broker import JobRecord
 from camserve.errors import CamserveError, ExplanationNotFound, QueueUnavailable
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from app.abandonment import taken_along
 from app.admission import Admission, admit, prepared, until
+from app.handing_in import Submission, hand_in, wait
 from app.inputs import PreparedInput
 from app.rankings import check_top
 from app.results import array_of, failure_of
 from app.state import AppState
 from app.stopping import Stage
-from app.submission import Submission, digested, hand_in, wait
+from app.submission import digested
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, State, new_job_id
 from camserve.contracts.cards import ResolvedCard
@@ -58,7 +59,7 @@ async def predicted(
     along. Raises what `admit` and `prepared` do, DeadlineExceeded, ShuttingDown, QueueFull,
     QueueUnavailable, or what the prediction failed with.
     """
-    admission = await admit(state, arrival, model)
+    admission = await admit(state, arrival, model, caching)
     check_top(arrival.asked, admission.card)
     inputs = await prepared(state, arrival, admission, drawn=False)
     submission = await _submission(
@@ -109,6 +110,7 @@ async def _submission(
         idempotency_key=None,
         owner="",
         fingerprint=None,
+        lack=admission.lack,
     )
 
 

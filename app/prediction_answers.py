@@ -9,14 +9,14 @@ from fastapi import Response
 from numpy.typing import NDArray
 
 from app.answers import VARY
+from app.cache_status import cache_status
 from app.messages import json_response
 from app.negotiation import NPY
 from app.prediction import Predicted
 from app.rankings import has_classes, ranking
-from app.representations import timings
+from app.representations import computation, timings
 from app.server_timing import server_timing
 from app.state import AppState
-from camserve.contracts.explanations import Computation
 from camserve.contracts.predictions import InputPrediction, Prediction
 from camserve.errors import InvalidRequest, TooLarge
 from camserve.maps.encode import npy_parts
@@ -40,7 +40,7 @@ async def prediction_response(
             response = json_response(prediction(done, top, state.settings))
         response.headers.update(VARY)
         timing = server_timing(done.record, done, began_s=began_s, prepare_s=done.prepare_s)
-        response.headers.update(timing)
+        response.headers.update(timing | cache_status(done.record))
         return response
 
     return await state.on_pictures(make)
@@ -53,12 +53,7 @@ def prediction(done: Predicted, top: int | None, settings: Settings) -> Predicti
         model_version=done.result.model_version,
         results=tuple(_of_input(done, index, top, settings) for index in range(len(done.outputs))),
         timings_ms=timings(done.record, done.result.compute_ms),
-        computation=Computation(
-            device=done.result.device,
-            precision=done.result.precision,
-            batch_size=done.result.batch_size,
-            forward_passes=len(done.outputs),
-        ),
+        computation=computation(done.record, done.result, forward_passes=len(done.outputs)),
     )
 
 

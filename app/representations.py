@@ -27,13 +27,21 @@ from camserve.contracts.explanations import (
     Timings,
 )
 from camserve.contracts.failures import FailureMessage
-from camserve.contracts.jobs import Job, ScalarTarget
+from camserve.contracts.jobs import Job, JobResult, PredictionResult, ScalarTarget
 from camserve.contracts.layers import as_layers
 from camserve.contracts.options import OutputOptions, PictureStyle
 from camserve.maps.encode import npy_parts
 from camserve.settings import Settings
 
-__all__ = ["explanation", "explanation_href", "map_href", "overlay_href", "summary", "timings"]
+__all__ = [
+    "computation",
+    "explanation",
+    "explanation_href",
+    "map_href",
+    "overlay_href",
+    "summary",
+    "timings",
+]
 
 
 def explanation_href(job_id: str) -> str:
@@ -96,7 +104,11 @@ def explanation(
         results=tuple(
             _result(finished, n, settings if inline else None, signer) for n in results if finished
         ),
-        computation=_computation(finished) if finished else None,
+        computation=computation(
+            record, finished.result, forward_passes=finished.result.forward_passes
+        )
+        if finished
+        else None,
         webhook=_webhook(record) if inline else None,
     )
 
@@ -196,13 +208,18 @@ def _result(
     )
 
 
-def _computation(finished: Finished) -> Computation:
-    result = finished.result
+def computation(
+    record: JobRecord, result: JobResult | PredictionResult, *, forward_passes: int
+) -> Computation:
+    """What it took. forward_passes: where the result of an earlier request answered this one, that
+    of the computation, which is not done again."""
+    is_hit = record.lookup == "hit"
     return Computation(
         device=result.device,
         precision=result.precision,
         batch_size=result.batch_size,
-        forward_passes=result.forward_passes,
+        forward_passes=0 if is_hit else forward_passes,
+        cache="result" if is_hit else None,
     )
 
 
@@ -219,10 +236,11 @@ def _inline(finished: Finished, number: int, settings: Settings) -> dict[str, ob
 
 
 def timings(record: JobRecord, compute_ms: float | None) -> Timings:
+    """compute_ms: of the result, which may be that of an earlier request."""
     started, completed = record.started_ms, record.completed_ms
     return Timings(
         queue=started - record.created_ms if started else None,
-        compute=compute_ms,
+        compute=None if record.lookup == "hit" else compute_ms,
         total=completed - record.created_ms if completed else None,
     )
 

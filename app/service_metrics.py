@@ -84,13 +84,21 @@ def _queues(census: Census) -> Iterator[Metric]:
     dead = GaugeMetricFamily(
         "camserve_dead_letters", "Jobs that were given up, and are kept.", labels=[MODEL]
     )
+    cached = GaugeMetricFamily(
+        "camserve_result_cache_results", "Results that may answer other requests.", labels=[MODEL]
+    )
+    cached_bytes = GaugeMetricFamily(
+        "camserve_result_cache_bytes", "Memory of Redis that they take, about.", labels=[MODEL]
+    )
     for model, of_model in census.models.items():
         dead.add_metric([model], of_model.dead_letters)
+        cached.add_metric([model], of_model.cached_results)
+        cached_bytes.add_metric([model], of_model.cached_bytes)
         for rank, jobs in of_model.ranks.items():
             depth.add_metric([model, rank], jobs.open)
             waiting.add_metric([model, rank], jobs.waiting)
             oldest.add_metric([model, rank], jobs.oldest_s)
-    yield from (depth, waiting, oldest, dead)
+    yield from (depth, waiting, oldest, dead, cached, cached_bytes)
 
 
 def _places(measure: Counter, census: Census) -> Iterator[tuple[list[str], Fields]]:

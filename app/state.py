@@ -25,6 +25,7 @@ from camserve.broker import (
     LinkSecret,
     RateLimiter,
     RecentJobs,
+    ResultCache,
 )
 from camserve.settings import Settings
 
@@ -39,6 +40,7 @@ class AppState:
 
     settings: Settings
     queue: JobQueue
+    result_cache: ResultCache
     recent: RecentJobs
     dead_letters: DeadLetters
     catalog: Catalog

@@ -103,6 +103,18 @@ _REDELIVERIES = Counter(
     "Jobs that had begun and were put back, because their worker died or fell silent.",
     (MODEL,),
 )
+_RESULT_LOOKUPS = Counter(
+    "result_cache_lookups",
+    "Requests by what the cache of results had for them; `bypass`: they asked to be computed. A "
+    "`hit` was never in the queue, and counts in no other counter of jobs.",
+    (MODEL, "result"),
+    (("hit", "miss", "bypass"),),
+)
+_RESULT_EVICTIONS = Counter(
+    "result_cache_evictions",
+    "Results that had to make room in the cache for newer ones.",
+    (MODEL,),
+)
 QUEUE_WAIT_SECONDS: Final = Histogram(
     "queue_wait_seconds",
     "From the acceptance of a job to the beginning of its first attempt.",
@@ -161,6 +173,7 @@ WORKER_RESTARTS: Final = Counter(
 
 COUNTERS: Final = (
     *(_ACCEPTED, _JOBS, _ATTEMPTS, _REDELIVERIES),
+    *(_RESULT_LOOKUPS, _RESULT_EVICTIONS),
     *(ACTIVATION_LOOKUPS, OUT_OF_MEMORY, LATE_RESULTS, LOADS_FAILED, EVICTIONS),
     *(DEVICE_BUSY_SECONDS, WORKER_RESTARTS),
 )

@@ -20,5 +20,7 @@ def queue_options(settings: Settings) -> QueueOptions:
         # the worker ends loads and explanations at their own limits; a job may wait for a load
         # first and be explained after it, and must keep its lease through both
         job_time_limit_s=settings.load_time_limit_s + settings.job_time_limit_s,
+        result_cache_bytes=int(settings.result_cache_mb * 1_000_000),
+        result_cache_ttl_s=settings.result_cache_ttl_s,
         worker_stale_s=settings.worker_stale_s,
     )

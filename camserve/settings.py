@@ -144,6 +144,9 @@ class Settings(BaseSettings):
         604_800,
         description="How long it is known which explanations were given up; see operating.md.",
     )
+    result_cache_ttl_s: Seconds = Field(
+        86_400, description="How long after it was computed a result may answer other requests."
+    )
     job_time_limit_s: Seconds = Field(120, description="Longest run of one batch.")
     load_time_limit_s: Seconds = Field(900, description="Longest load of one model, with download.")
     retry_load_s: Seconds = Field(60, description="Wait before a failed load is tried again.")
@@ -200,6 +203,11 @@ class Settings(BaseSettings):
     )
     max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
     dead_letters: Count = Field(1000, description="Dead letters kept a model; the oldest go first.")
+    result_cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        32,
+        description="Results kept in Redis a model, to answer the same question again without a "
+        "device; least recently used out first; 0: none. See operating.md.",
+    )
     devices: CommaSeparated = Field(
         ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."
     )

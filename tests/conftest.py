@@ -30,6 +30,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_configure() -> None:
+    """The tests send the same inputs again and again, and what they prove of queues, workers and
+    batches they prove of what is computed; those of the cache of results switch it on."""
+    os.environ["CAMSERVE_RESULT_CACHE_MB"] = "0"
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: no garbage collection of thousands need look at it again."""
     gc.collect()

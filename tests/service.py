@@ -68,6 +68,8 @@ class Service:
             "CAMSERVE_STATE_DIR": str(folder / "state"),
             "CAMSERVE_DEVICES": "cpu",
             "CAMSERVE_THREADS": "1",
+            # the same inputs are sent again and again, to be computed
+            "CAMSERVE_RESULT_CACHE_MB": "0",
             **(environment or {}),
             **{f"CAMSERVE_{name.upper()}": str(value) for name, value in settings.items()},
         }

@@ -19,6 +19,7 @@ from camserve.errors import Canceled, ErrorCode, ModelChanged, QueueUnavailable
 from camserve.logs import get_logger
 from camserve.tracing import stage
 from workers.attempts import Outcome
+from workers.computed import computed_digest
 from workers.job_traces import JobTrace
 from workers.metrics import WorkerMetrics
 from workers.progress import Progress
@@ -121,7 +122,7 @@ class HeldJobs:
         trace = self._traces.pop(begun.job_id, None)
         try:
             with trace.current() if trace else nullcontext():
-                await self._commit(begun, outcome)
+                await self._commit(begun, outcome, trace.job if trace else None)
         finally:
             self._held.pop(begun.job_id, None)
             self._withdrawn.pop(begun.job_id, None)
@@ -129,11 +130,12 @@ class HeldJobs:
             if trace:
                 trace.end(outcome)
 
-    async def _commit(self, begun: Begun, outcome: Outcome) -> None:
+    async def _commit(self, begun: Begun, outcome: Outcome, job: Job | None) -> None:
         try:
             with stage("commit"):
                 if isinstance(outcome, bytes):
-                    committed = await self._queue.finish(begun, outcome)
+                    computed = computed_digest(job, outcome) if job else ""
+                    committed = await self._queue.finish(begun, outcome, computed)
                 elif outcome.code is ErrorCode.CANCELED:
                     committed = await self._queue.drop(begun)
                 else:

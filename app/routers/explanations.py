@@ -10,11 +10,13 @@ from pydantic import WithJsonSchema
 
 from app.answers import VARY, answer, explanation_response
 from app.body_documentation import GRAY_PICTURE, flat_query, request_body
+from app.cache_status import cache_status
 from app.conditional import etag_of_view, is_current, is_named, not_modified, unchanging
 from app.document_links import EVENT, LINKS_OF_EXPLANATION
 from app.documentation import CACHING, NOT_MODIFIED, binary, header, problems
 from app.events import event_stream
 from app.guard import caller_name
+from app.handing_in import Submission
 from app.head_requests import is_head
 from app.negotiation import (
     JSON,
@@ -31,7 +33,7 @@ from app.representations import explanation_href
 from app.results import fetch, fetch_succeeded
 from app.routers.parameters import CacheControl, ExplanationId, IdempotencyKey, Prefer
 from app.state import AppState, State
-from app.submission import Submission, submit
+from app.submission import submit
 from app.uploads import read_request
 from camserve.contracts.explanations import Explanation
 from camserve.contracts.jobs import Caching
@@ -55,7 +57,9 @@ FORMS = (JSON, NPY, ZIP, *PICTURES)
             "content": binary(*FORMS[1:]),
             "description": "Done, in the form that was asked for.",
             "links": LINKS_OF_EXPLANATION,
-            "headers": header("Location", *CACHING, "Server-Timing", "Content-Disposition"),
+            "headers": header(
+                "Location", *CACHING, "Cache-Status", "Server-Timing", "Content-Disposition"
+            ),
         },
         202: {
             "model": Explanation,
@@ -111,7 +115,7 @@ async def explain(
         return await explanation_response(state, record, 202, headers, prepare_s=prepare_s)
     with answering(record):
         response = await answer(state, record, form, prepare_s=prepare_s)
-    response.headers.update(headers)
+    response.headers.update(headers | cache_status(record))
     return response
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.abandonment import unless_abandoned
 from app.body_documentation import GRAY_PIXEL
+from app.cache_status import cache_status
 from app.documentation import header, problems
 from app.messages import json_response
 from app.negotiation import JSON
@@ -38,7 +39,10 @@ _EXAMPLE: dict[str, Any] = {
     summary="Explain (KServe V1)",
     response_model=Explanations,
     responses={
-        200: {"description": "One entry for each map.", "headers": header("Location")},
+        200: {
+            "description": "One entry for each map.",
+            "headers": header("Location", "Cache-Status"),
+        },
         **problems(400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra={"requestBody": json_body(InstancesRequest, _EXAMPLE)},
@@ -81,7 +85,8 @@ async def kserve_explain(
                 model_version=whole.model_version,
                 href=whole.href,
             )
-            return json_response(answer, headers={"Location": whole.href})
+            headers = {"Location": whole.href} | cache_status(done.record)
+            return json_response(answer, headers=headers)
 
         return await state.on_pictures(make)
 
@@ -90,8 +95,10 @@ async def kserve_explain(
     "/{model}:predict",
     summary="Predict (KServe V1)",
     response_model=Predictions,
-    response_description="One entry for each instance.",
-    responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+    responses={
+        200: {"description": "One entry for each instance.", "headers": header("Cache-Status")},
+        **problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+    },
     openapi_extra={
         "requestBody": json_body(InstancesRequest, {"instances": [{"b64": GRAY_PIXEL}]})
     },
@@ -124,7 +131,8 @@ async def kserve_predict(
                 predictions=tuple(output[()] for output in done.outputs),
                 model=done.card.name,
                 model_version=done.result.model_version,
-            )
+            ),
+            headers=cache_status(done.record),
         )
 
     return await state.on_pictures(make)

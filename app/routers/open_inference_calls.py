@@ -10,6 +10,7 @@ from pydantic import WithJsonSchema
 
 from app.abandonment import unless_abandoned
 from app.body_documentation import GRAY_PIXEL
+from app.cache_status import cache_status
 from app.documentation import binary, header, problems
 from app.negotiation import JSON, NPY
 from app.neighbours.documentation import json_body
@@ -70,7 +71,7 @@ _STATUSES: Final = (400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
         200: {
             "description": "The tensors; as bytes behind the JSON where that was asked for.",
             "content": binary(OCTETS),
-            "headers": header(HEADER, "Location"),
+            "headers": header(HEADER, "Location", "Cache-Status"),
         },
         **problems(*_STATUSES),
     },
@@ -108,7 +109,9 @@ async def open_inference_explain(
 
         def make() -> Response:
             tensors = explanation_tensors(done, state.settings, chosen)
-            return inference_response(explanation_head(done, asked.id), tensors, chosen)
+            response = inference_response(explanation_head(done, asked.id), tensors, chosen)
+            response.headers.update(cache_status(done.record))
+            return response
 
         return await state.on_pictures(make)
 
@@ -121,7 +124,7 @@ async def open_inference_explain(
         200: {
             "description": "The tensor; as bytes behind the JSON where that was asked for.",
             "content": binary(OCTETS),
-            "headers": header(HEADER),
+            "headers": header(HEADER, "Cache-Status"),
         },
         **problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
     },
@@ -148,7 +151,9 @@ async def open_inference_infer(
 
     def make() -> Response:
         tensors = prediction_tensors(done, state.settings, chosen)
-        return inference_response(prediction_head(done, asked.id), tensors, chosen)
+        response = inference_response(prediction_head(done, asked.id), tensors, chosen)
+        response.headers.update(cache_status(done.record))
+        return response
 
     return await state.on_pictures(make)
 

@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
         200: {
             "content": binary(NPY),
             "description": "What the model says of each input.",
-            "headers": header("Server-Timing"),
+            "headers": header("Cache-Status", "Server-Timing"),
         },
         **problems(400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504),
     },

@@ -27,9 +27,11 @@ from camserve.broker.records import (
     DeliveryRecord,
     Enqueued,
     JobRecord,
+    Lookup,
     Priority,
 )
 from camserve.broker.registry import Registry, WorkerRecord
+from camserve.broker.result_cache import ResultCache
 from camserve.broker.totals import Census, ModelCensus, RankCensus, Totals
 from camserve.broker.worker_queue import WorkerQueue
 from camserve.contracts.states import State
@@ -54,6 +56,7 @@ __all__ = [
     "JobRecord",
     "LetterPage",
     "LinkSecret",
+    "Lookup",
     "LostAttempt",
     "ModelCensus",
     "ModelCommand",
@@ -65,6 +68,7 @@ __all__ = [
     "RateLimiter",
     "RecentJobs",
     "Registry",
+    "ResultCache",
     "State",
     "Totals",
     "WorkerQueue",

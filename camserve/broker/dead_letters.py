@@ -14,7 +14,7 @@ from camserve.broker.id_lists import each, known_models, newest_before
 from camserve.broker.job_ids import model_of
 from camserve.broker.job_queue import full_line
 from camserve.broker.options import QueueOptions
-from camserve.broker.records import Priority
+from camserve.broker.records import Lookup, Priority
 from camserve.broker.scripts import call, execute
 from camserve.contracts.states import State
 from camserve.errors import DeadLetterNotFound, NotReplayable
@@ -104,6 +104,8 @@ class DeadLetters:
         delivery_life_ms: int | None,
         measured: bool = True,
         weight: int = 1,
+        digest: str | None = None,
+        lookup: Lookup | None = None,
     ) -> str:
         """A new job from the payload of a dead one, with as much time; returns its id.
 
@@ -127,7 +129,7 @@ class DeadLetters:
                 options.recent_cap if listed else "",
                 "" if delivery_life_ms is None else delivery_life_ms,
                 1 if measured else "",
-                weight,
+                *(weight, digest or "", lookup or ""),
             ),
         )
         match outcome:

@@ -10,8 +10,9 @@ from camserve.broker import failures, keys
 from camserve.broker.devices import AUTO
 from camserve.broker.job_ids import model_of
 from camserve.broker.job_reader import JobReader, model_or_none
-from camserve.broker.records import Enqueued, JobRecord, Priority
+from camserve.broker.records import Enqueued, JobRecord, Lookup, Priority
 from camserve.broker.scripts import Command, call, execute
+from camserve.broker.staging import staged_attachments, staged_value
 from camserve.errors import IdempotencyConflict, QueueFull
 
 __all__ = ["JobQueue", "full_line"]
@@ -42,6 +43,8 @@ class JobQueue(JobReader):
         delivery_life_ms: int | None = None,
         measured: bool = True,
         weight: int = 1,
+        digest: str | None = None,
+        lookup: Lookup | None = None,
     ) -> Enqueued:
         """Accepts a job, once: the same id, or the same idempotency key, is the same job.
 
@@ -54,6 +57,8 @@ class JobQueue(JobReader):
         delivery_life_ms: how long after its end `Deliveries` may hand it out; None: not at all.
         measured: whether the time that it takes tells how fast jobs of the model are done.
         weight: how much of a worker's batch it takes, of which `claim` has a limit.
+        digest: of what it computes, if its result may be kept for later jobs. lookup: what came of
+        the look for an earlier one; None: not to be counted.
         Raises ValueError (malformed id or execution), QueueFull (the line of its priority), and
         IdempotencyConflict when the key came with another fingerprint before.
         """
@@ -62,37 +67,26 @@ class JobQueue(JobReader):
         lane = keys.lane(priority.value, execution)
         nonce = secrets.token_hex(8)
         staged = keys.staged(model, job_id, nonce)
-        staged_attachments = f"{staged}:att"
+        pictures = f"{staged}:att"
         life_ms = max(time_to_deadline_ms, 0) + self._options.job_ttl_ms
         noted_ms = life_ms + self._options.lease_ms + (delivery_life_ms or 0)
         owned_key = f"{idempotency_owner}:{idempotency_key}" if idempotency_key else ""
         commands: list[Command] = [
             call("note", [keys.QUEUES], model, noted_ms),
-            # Values never pass through a script's arguments, which copies them: staged, renamed.
-            ("SET", staged, payload, "PX", keys.STAGED_TTL_MS),
-        ]
-        if attachments:
-            pairs = [part for pair in attachments.items() for part in pair]
-            # As one: a connection that is cut in between would leave pictures without an end.
-            commands += [
-                ("MULTI",),
-                ("HSET", staged_attachments, *pairs),
-                ("PEXPIRE", staged_attachments, keys.STAGED_TTL_MS),
-                ("EXEC",),
-            ]
-        commands.append(
+            staged_value(staged, payload),
+            *staged_attachments(pictures, attachments),
             call(
                 "enqueue",
-                [prefix, staged, staged_attachments],
+                [prefix, staged, pictures],
                 *(job_id, priority.value, lane, time_to_deadline_ms, document),
                 *(self._options.job_ttl_ms, self._options.cap_of(priority), nonce),
                 *(owned_key, fingerprint or ""),
                 self._options.recent_cap if listed else "",
                 "" if delivery_life_ms is None else delivery_life_ms,
                 1 if measured else "",
-                weight,
-            )
-        )
+                *(weight, digest or "", lookup or ""),
+            ),
+        ]
         *_, (outcome, *said) = await execute(self._redis, *commands)
         if outcome == b"full":
             raise full_line(model, priority, said)
@@ -141,7 +135,10 @@ class JobQueue(JobReader):
         )
         if not mine:
             return 0
-        limits = (self._options.lease_ms, self._options.job_ttl_ms, failures.EXPIRED)
+        limits = (
+            *(self._options.lease_ms, self._options.job_ttl_ms, failures.EXPIRED),
+            self._options.result_cache_bytes,
+        )
         stale_ms = round(self._options.worker_stale_s * 1000)
         *closed, _, _ = await execute(
             self._redis,

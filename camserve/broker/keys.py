@@ -15,6 +15,11 @@ a script may touch several. `lua/prelude.lua` derives the same names from the sa
     cam:{M}:recent         sorted set of ids of explanations, newest last, capped
     cam:{M}:dead           sorted set of ids of dead letters, newest last, capped
     cam:{M}:letter:ID      hash: what is known of a job that was given up
+    cam:{M}:cache:ENTRY    a result that answers jobs of the same computation, which is its digest;
+                           of jobs that name their device the two: 9f86…@cuda:1
+    cam:{M}:cached         sorted set of ENTRYs by the ms of their last use
+    cam:{M}:cached-until   sorted set of ENTRYs by the ms at which they end
+    cam:{M}:cached-bytes   hash ENTRY -> its bytes; `all`: of all of them
     cam:{M}:totals         hash: what is counted, by its name and labels; {*}: of no model
     cam:{M}:added:N        mark of a call that has added to the totals; also {*}
     cam:queues             set of models that ever had a job, for the reaper
@@ -34,8 +39,8 @@ long as a delivery takes that is not settled, always `job_ttl_s` beyond its next
 and the sets of them at least as long as their youngest job; commands and their answers for
 `job_ttl_s`; staged values `STAGED_TTL_MS`; what a caller has used until it has all of it again;
 paces as long as a job; dead letters, and the sets of them, `dead_letter_ttl_s`; totals a month
-after the last time that something was added, and marks of that for a minute. Only cards, workers
-and the secret stay.
+after the last time that something was added, and marks of that for a minute; results in the cache
+`result_cache_ttl_s` after they were computed. Only cards, workers and the secret stay.
 """
 
 from __future__ import annotations
@@ -66,6 +71,7 @@ __all__ = [
     "ahead",
     "answers",
     "attachments",
+    "cached_result",
     "dead_letters",
     "deliveries",
     "job",
@@ -154,6 +160,12 @@ def result(model: str, job_id: str) -> str:
 
 def attachments(model: str, job_id: str) -> str:
     return f"{prefix(model)}att:{job_id}"
+
+
+def cached_result(model: str, digest: str, execution: str) -> str:
+    """Where a result is that answers other jobs."""
+    device = "" if execution == AUTO else f"@{execution}"
+    return f"{prefix(model)}cache:{digest}{device}"
 
 
 def staged(model: str, job_id: str, nonce: str) -> str:

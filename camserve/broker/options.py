@@ -13,7 +13,7 @@ __all__ = ["QueueOptions"]
 class QueueOptions:
     """Limits of the queue. Front ends and workers of one service must use the same ones.
 
-    Raises ValueError for a number that is not positive.
+    Raises ValueError for a number that is not positive; only `result_cache_bytes` may be 0.
     """
 
     lease_s: float = 30.0
@@ -36,6 +36,10 @@ class QueueOptions:
     """How long a dead letter is kept; its job can be replayed for `job_ttl_s`."""
     fallback_look_s: float = 1.0
     """A waiter looks this often by itself, in case its notification was lost."""
+    result_cache_bytes: int = 0
+    """Results kept per model to answer later jobs of the same computation; 0: none."""
+    result_cache_ttl_s: float = 86_400.0
+    """How long after it was computed a result may answer others."""
     worker_stale_s: float = 15.0
     """A worker without a heartbeat for this long counts as gone."""
     commit_patience_s: float = 60.0
@@ -45,7 +49,10 @@ class QueueOptions:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) <= 0:
+            value = getattr(self, field.name)
+            if field.name == "result_cache_bytes" and value == 0:
+                continue
+            if value <= 0:
                 raise ValueError(f"{field.name} must be positive")
 
     def cap_of(self, priority: Priority) -> int:
@@ -58,6 +65,10 @@ class QueueOptions:
     @property
     def dead_letter_ttl_ms(self) -> int:
         return round(self.dead_letter_ttl_s * 1000)
+
+    @property
+    def result_cache_ttl_ms(self) -> int:
+        return round(self.result_cache_ttl_s * 1000)
 
     @property
     def job_ttl_ms(self) -> int:

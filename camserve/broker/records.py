@@ -11,10 +11,12 @@ from typing import Literal, TypeAlias, cast
 from camserve.broker import keys
 from camserve.contracts.states import TERMINAL, State
 
-__all__ = ["Begun", "Claim", "DeliveryRecord", "Enqueued", "JobRecord", "Priority"]
+__all__ = ["Begun", "Claim", "DeliveryRecord", "Enqueued", "JobRecord", "Lookup", "Priority"]
 
 
 DeliveryState: TypeAlias = Literal["pending", "delivered", "failed"]
+Lookup: TypeAlias = Literal["hit", "miss", "bypass"]
+"""What came of the look for a result of the same computation; `bypass`: there was to be none."""
 
 
 class Priority(StrEnum):
@@ -73,6 +75,10 @@ class JobRecord:
     """Worker of the latest attempt."""
     delivery: DeliveryRecord | None
     """None if nobody is to be told of its end."""
+    lookup: Lookup | None
+    """Whether an earlier result answered it; None where no results are kept."""
+    is_stored: bool
+    """Whether its own result was kept for later jobs."""
 
     @property
     def is_terminal(self) -> bool:
@@ -110,6 +116,8 @@ class JobRecord:
             )
             if b"delivery" in values
             else None,
+            lookup=cast("Lookup | None", text(b"lookup")),
+            is_stored=b"stored" in values,
         )
 
 

@@ -24,18 +24,24 @@ Command = tuple[Argument, ...]
 
 
 _FOLDER = files("camserve.broker") / "lua"
-_PRELUDE = "prelude.lua"
+_PRELUDE = "prelude"
+_PARTS = {
+    "accepting": frozenset({"enqueue", "recall", "replay"}),
+    "result_cache": frozenset({"finish", "reap", "recall"}),
+}
+"""What several scripts need, and which."""
 
 
 @cache
 def _names() -> list[str]:
-    scripts = (file.name for file in _FOLDER.iterdir() if file.name != _PRELUDE)
-    return sorted(name.removesuffix(".lua") for name in scripts)
+    names = {file.name.removesuffix(".lua") for file in _FOLDER.iterdir()}
+    return sorted(names - {_PRELUDE, *_PARTS})
 
 
 @cache
 def _source(name: str) -> str:
-    return (_FOLDER / _PRELUDE).read_text() + (_FOLDER / f"{name}.lua").read_text()
+    parts = [part for part, scripts in _PARTS.items() if name in scripts]
+    return "".join((_FOLDER / f"{one}.lua").read_text() for one in (_PRELUDE, *parts, name))
 
 
 @cache

@@ -31,6 +31,9 @@ class ModelCensus:
 
     ranks: Mapping[str, RankCensus]
     dead_letters: int
+    cached_results: int
+    """How many there are that may answer other jobs."""
+    cached_bytes: int
     totals: Mapping[str, float]
 
 
@@ -88,13 +91,15 @@ class Totals:
 
 
 def _of_model(reply: Any) -> ModelCensus:
-    ranks, dead_letters, totals = reply
+    ranks, dead_letters, totals, cached_results, cached_bytes = reply
     return ModelCensus(
         {
             rank.decode(): RankCensus(int(all_open), int(waiting), int(oldest_ms) / 1000)
             for rank, all_open, waiting, oldest_ms in ranks
         },
         int(dead_letters),
+        int(cached_results),
+        int(cached_bytes),
         {
             name.decode(): float(value)
             for name, value in zip(totals[::2], totals[1::2], strict=True)

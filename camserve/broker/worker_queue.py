@@ -17,6 +17,7 @@ from camserve.broker.claim_source import ClaimSource
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Begun, Claim
 from camserve.broker.scripts import Command, call, execute
+from camserve.broker.staging import staged_value
 from camserve.contracts.states import State
 from camserve.errors import QueueUnavailable
 
@@ -160,13 +161,16 @@ class WorkerQueue:
         owned = await execute(self._redis, *renewals) if renewals else []
         return [one for one, own in zip(alive, owned, strict=False) if own]
 
-    async def finish(self, begun: Begun, result: bytes) -> bool:
+    async def finish(self, begun: Begun, result: bytes, computed: str = "") -> bool:
         """Commits a result. False when another took the job over, or it was closed meanwhile.
+
+        computed: digest of what was computed; where it is that of the job, its result is kept for
+        later jobs. Whether there is room for that does not matter here.
 
         True says that this call closed the job; if its cancel was requested, as canceled. Tries on
         through an outage for `commit_patience_s`, and then raises QueueUnavailable.
         """
-        return await self._commit(begun, State.SUCCEEDED, result=result)
+        return await self._commit(begun, State.SUCCEEDED, result=result, computed=computed)
 
     async def fail(self, begun: Begun, failure: bytes) -> bool:
         """Commits a failure (small JSON with `code` and `detail`); else as `finish`."""
@@ -260,21 +264,28 @@ class WorkerQueue:
         )
 
     async def _commit(
-        self, begun: Begun, state: State, *, result: bytes | None = None, failure: bytes = b""
+        self,
+        begun: Begun,
+        state: State,
+        *,
+        result: bytes | None = None,
+        computed: str = "",
+        failure: bytes = b"",
     ) -> bool:
+        limits = self._options
         staged = keys.staged(begun.model, begun.job_id, begun.token)
         commands: list[Command] = []
         if result is not None:
-            # Values never pass through a script's arguments, which copies them: staged, renamed.
-            commands.append(("SET", staged, result, "PX", keys.STAGED_TTL_MS))
+            commands.append(staged_value(staged, result))
         commands.append(
             call(
                 "finish",
                 [keys.prefix(begun.model), staged],
-                *(begun.job_id, begun.token, state.value, self._options.job_ttl_ms, failure),
+                *(begun.job_id, begun.token, state.value, limits.job_ttl_ms, failure),
+                *(computed, limits.result_cache_bytes, limits.result_cache_ttl_ms),
             )
         )
-        end_s = time.monotonic() + self._options.commit_patience_s
+        end_s = time.monotonic() + limits.commit_patience_s
         while True:
             try:
                 *_, closed = await execute(self._redis, *commands)

@@ -29,12 +29,14 @@ __all__ = [
     "MapArguments",
     "PictureArguments",
     "PredictArguments",
+    "cache_headers",
     "explain_document",
     "predict_document",
     "query",
 ]
 
 _PARAMS = "params"
+_NO_CACHE = "no_cache"
 
 
 class TargetArguments(TypedDict, total=False):
@@ -63,7 +65,8 @@ class StyleArguments(TypedDict, total=False):
 
 class InputArguments(TypedDict, total=False):
     """Of the inputs, and of their way through the queue:
-    `camserve.contracts.requests.InputsRequest`."""
+    `camserve.contracts.requests.InputsRequest`. no_cache: have it computed afresh, though the
+    service knows the result."""
 
     model: Required[str]
     format: str | None
@@ -71,6 +74,7 @@ class InputArguments(TypedDict, total=False):
     execution: str | None
     priority: Priority | None
     deadline_ms: int | None
+    no_cache: bool | None
 
 
 class PredictArguments(InputArguments, total=False):
@@ -127,7 +131,7 @@ def explain_document(urls: Sequence[str], arguments: Mapping[str, Any]) -> bytes
     document = {
         name: value
         for name, value in given.items()
-        if name not in (*TARGET_KEYS, _PARAMS, "targets", *OutputOptions.model_fields)
+        if name not in (*TARGET_KEYS, _PARAMS, "targets", _NO_CACHE, *OutputOptions.model_fields)
     }
     if targets := _targets(given):
         document["targets"] = targets
@@ -141,8 +145,14 @@ def explain_document(urls: Sequence[str], arguments: Mapping[str, Any]) -> bytes
 
 def predict_document(urls: Sequence[str], arguments: Mapping[str, Any]) -> bytes:
     """The same of a prediction, whose model is in its address."""
-    given = {name: one for name, one in arguments.items() if one is not None and name != "model"}
+    elsewhere = ("model", _NO_CACHE)
+    given = {name: v for name, v in arguments.items() if v is not None and name not in elsewhere}
     return _document(urls, given)
+
+
+def cache_headers(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of caches in the head of a request."""
+    return {"Cache-Control": "no-cache"} if arguments.get(_NO_CACHE) else {}
 
 
 def _document(urls: Sequence[str], document: dict[str, Any]) -> bytes:

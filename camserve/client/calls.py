@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from camserve.client.arguments import explain_document, predict_document, query
+from camserve.client.arguments import cache_headers, explain_document, predict_document, query
 from camserve.client.errors import UnexpectedAnswer
 from camserve.client.inputs import InputFile, Inputs
 
@@ -116,7 +116,10 @@ def explain(
     return Call(
         "POST",
         EXPLANATIONS,
-        headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
+        headers={
+            "Idempotency-Key": idempotency_key or str(uuid.uuid4()),
+            **cache_headers(arguments),
+        },
         document=explain_document(inputs.urls, arguments),
         files=sent,
     )
@@ -128,6 +131,7 @@ def predict(inputs: Inputs, arguments: Mapping[str, Any], accept: str = JSON) ->
         "POST",
         f"/v1/models/{quote(arguments['model'], safe='')}/predict",
         accept=accept,
+        headers=cache_headers(arguments),
         document=predict_document(inputs.urls, arguments),
         files=[("input", file) for file in inputs.files],
         answer_s=math.inf,

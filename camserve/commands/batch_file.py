@@ -42,7 +42,9 @@ class Options:
     def digest(self) -> str:
         """Equal for equal results."""
         mask = hashlib.sha256(Path(self.mask).read_bytes()).hexdigest() if self.mask else None
-        asked = [dict(self.arguments), mask, self.picture, self.with_map, self.version]
+        # one that is computed afresh is no other result
+        arguments = {name: v for name, v in self.arguments.items() if name != "no_cache"}
+        asked = [arguments, mask, self.picture, self.with_map, self.version]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,13 @@ from typing import Any, Final, TypeAlias, get_args
 from camserve.contracts.options import Colormap, Convention, Dtype, Fusion, Upsampling, View
 from camserve.vocabulary import METHODS, PRECISIONS, REDUCTIONS
 
-__all__ = ["INPUT_OPTIONS", "add_explain_arguments", "add_texts", "explain_arguments"]
+__all__ = [
+    "INPUT_OPTIONS",
+    "add_cache_argument",
+    "add_explain_arguments",
+    "add_texts",
+    "explain_arguments",
+]
 
 Texts: TypeAlias = Mapping[str, tuple[str, str, str]]
 
@@ -76,11 +82,21 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--deadline-ms", type=int, metavar="MS", help="after which the answer is of no use"
     )
+    add_cache_argument(group)
     look = parser.add_argument_group("how it looks")
     add_texts(look, _LOOKS)
     for option, (name, metavar, text) in _NUMBERS.items():
         look.add_argument(option, dest=name, metavar=metavar, type=float, help=text)
     look.add_argument("--color-bar", action="store_true", default=None)
+
+
+def add_cache_argument(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--no-cache",
+        action="store_true",
+        default=None,
+        help="compute it afresh, though the service knows the result",
+    )
 
 
 def add_texts(group: argparse._ArgumentGroup, options: Texts) -> None:
@@ -93,7 +109,7 @@ def explain_arguments(chosen: argparse.Namespace) -> dict[str, Any]:
     """Those that were given, as the client takes them."""
     tables = (_TEXTS, INPUT_OPTIONS, _LOOKS, _NUMBERS, _OBJECTS, _REPEATED)
     names = [row[0] for table in tables for row in table.values()]
-    names += ["model", "class_index", "top", "deadline_ms", "color_bar"]
+    names += ["model", "class_index", "top", "deadline_ms", "color_bar", "no_cache"]
     given = {name: getattr(chosen, name) for name in names}
     layers = given["feature_layer"]
     if layers is not None and len(layers) == 1:

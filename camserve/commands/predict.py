@@ -12,7 +12,7 @@ from rich.table import Table
 
 from camserve.client import Client, Input
 from camserve.commands.exit_codes import ExitCode
-from camserve.commands.explain_arguments import INPUT_OPTIONS, add_texts
+from camserve.commands.explain_arguments import INPUT_OPTIONS, add_cache_argument, add_texts
 from camserve.commands.outputs import output_of
 from camserve.commands.service import add_service_arguments, client_options, messages, reported
 from camserve.commands.tables import print_json, print_table
@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE.npy", help="write the model's raw output; - is stdout"
     )
-    add_texts(parser.add_argument_group("how"), INPUT_OPTIONS)
+    how = parser.add_argument_group("how")
+    add_texts(how, INPUT_OPTIONS)
+    add_cache_argument(how)
     add_service_arguments(parser, timeout_s="120")
 
 
@@ -42,7 +44,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _predict(chosen: argparse.Namespace) -> int:
-    names = ["model", "top", *(row[0] for row in INPUT_OPTIONS.values())]
+    names = ["model", "top", "no_cache", *(row[0] for row in INPUT_OPTIONS.values())]
     arguments: dict[str, Any] = {name: getattr(chosen, name) for name in names}
     output = output_of(chosen.output, "npy") if chosen.output else None
     if output is not None and output.form != "npy":

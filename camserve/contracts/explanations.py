@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
@@ -117,13 +117,20 @@ class Computation(Message):
     precision: str = Field(description="Of the network up to the feature layer.")
     batch_size: int = Field(description="Inputs that shared a forward pass, of all requests.")
     forward_passes: int = Field(description="Of single inputs, for this explanation.")
+    cache: Literal["result"] | None = Field(
+        None,
+        description="`result`: the result of an earlier request answered this one, without a "
+        "forward pass; device, precision and batch are those of that one. Null: it was computed.",
+    )
 
 
 class Timings(Message):
     """Milliseconds by the queue's clock; null while not known."""
 
     queue: float | None = Field(None, description="From acceptance to the start of the attempt.")
-    compute: float | None = Field(None, description="On the worker, with its batch-mates.")
+    compute: float | None = Field(
+        None, description="On the worker, with its batch-mates; null of an earlier result."
+    )
     total: float | None = Field(None, description="From acceptance to completion.")
 
 

@@ -43,6 +43,7 @@ from camserve.contracts.targets import ClassIndexTarget, TopTarget
 from camserve.contracts.wire import METADATA_KEY
 from camserve.queueing import queue_options
 from camserve.settings import Settings
+from workers.computed import computed_digest
 
 __all__ = [
     "CARD",
@@ -228,7 +229,8 @@ class Front:
         """Do one job; returns its document and its tensors."""
         begun = await self.begin(model)
         job = Job.model_validate_json(begun.document)
-        assert await self.worker.finish(begun, result_of(job, maps))
+        result = result_of(job, maps)
+        assert await self.worker.finish(begun, result, computed_digest(job, result))
         return job, load(begun.payload)
 
     async def done(

@@ -34,6 +34,7 @@ _FAMILY = re.compile(r"cam:[{}:\w-]+")
 _NAMES = {
     "{M}": r"\{(toy|\*)\}",
     "LANE": r"[\w@:]+",
+    "ENTRY": r"[0-9a-f]{64}(@[\w:]+)?",
     "ID": "[^:]+",
     "N": "[^:]+",
     "WHO": "[^:]*",
@@ -75,6 +76,11 @@ async def every_call(front: Front, inbox: Inbox) -> None:
     await succeed(front, again)
     await settled(front, again)
     assert (await front.client.delete("/v1/dead-letters")).json() == {"purged": 1}
+    again = await front.post(
+        params={"execution": "cpu", "webhook": inbox.url}, headers={"Cache-Control": ""}
+    )
+    assert again.headers["Cache-Status"] == "camserve; hit"
+    await settled(front, again.json()["id"])
 
 
 async def predictions(front: Front) -> None:
@@ -98,8 +104,9 @@ async def test_after_every_call_nothing_is_left_for_ever(redis_url: str, tmp_pat
     key = add_key(path, "me", Scope.ADMIN, rate=1000)
     async with web_server() as receiver:
         inbox = Inbox(receiver)
-        async with hooked_front(redis_url, inbox, api_keys_file=path) as front:
-            front.client.headers["X-API-Key"] = key
+        cached = {"result_cache_mb": 1}
+        async with hooked_front(redis_url, inbox, api_keys_file=path, **cached) as front:
+            front.client.headers.update({"X-API-Key": key, "Cache-Control": "no-cache"})
             seen: set[str] = set()
             over = asyncio.Event()
 

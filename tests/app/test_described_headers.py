@@ -29,7 +29,7 @@ def check(method: str, path: str, response: httpx.Response, status: int) -> None
 
 
 async def test_headers_that_are_sent_are_those_that_are_described(redis_url: str) -> None:
-    async with running_front(redis_url, rate_limit_per_minute=100) as front:
+    async with running_front(redis_url, rate_limit_per_minute=100, result_cache_mb=1) as front:
         await front.publish()
         create, one = "/v1/explanations", "/v1/explanations/{explanation_id}"
         accepted = await front.post(headers={"Prefer": "respond-async"})
@@ -39,7 +39,8 @@ async def test_headers_that_are_sent_are_those_that_are_described(redis_url: str
         check("get", f"{view}/map", await front.client.get(f"{href}/results/0/map"), 409)
         await front.work()
         for form in ("json", "npy", "zip"):
-            done, _, _ = await front.done(front.post(params={"as": form}))
+            afresh = {"Cache-Control": "no-cache"}
+            done, _, _ = await front.done(front.post(params={"as": form}, headers=afresh))
             assert ("content-disposition" in done.headers) == (form != "json")
             if form == "json":
                 check("post", create, done, 200)

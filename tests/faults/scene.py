@@ -109,6 +109,7 @@ class Scene:
     def environment(self, redis_url: str, **more: object) -> dict[str, str]:
         inherited = {name: v for name, v in os.environ.items() if not name.startswith("CAMSERVE_")}
         given = {
+            "result_cache_mb": 0,  # what is computed is what is put to the test
             **self.settings,
             "redis_url": redis_url,
             "models_dir": self.folder / "models",

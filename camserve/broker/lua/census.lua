@@ -1,6 +1,7 @@
 -- KEYS: prefix. How the queue of one model is now.
 -- Returns {for each rank {its name, open jobs, those that wait, age in ms of the oldest of these},
--- how many dead letters there are, the totals as fields and values}.
+-- how many dead letters there are, the totals as fields and values, how many results are in the
+-- cache, and their bytes}.
 local prefix, now = KEYS[1], now_ms()
 local of, ranks = {}, {}
 for place, rank in ipairs(RANKS) do
@@ -21,4 +22,6 @@ for _, lane in ipairs(all_lanes(prefix)) do
     end
   end
 end
-return {ranks, redis.call('ZCARD', prefix .. 'dead'), redis.call('HGETALL', prefix .. 'totals')}
+return {ranks, redis.call('ZCARD', prefix .. 'dead'), redis.call('HGETALL', prefix .. 'totals'),
+  redis.call('ZCARD', prefix .. 'cached'),
+  tonumber(redis.call('HGET', prefix .. 'cached-bytes', 'all') or 0)}

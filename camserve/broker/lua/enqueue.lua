@@ -1,7 +1,7 @@
 -- KEYS: prefix, staged payload, staged attachments.
 -- ARGV: id, priority, lane, time_to_deadline_ms, document, job_ttl_ms, cap of its line, nonce,
 --       owner and idempotency key ('' for none), fingerprint; listed, delivery_life_ms, measured,
---       weight: as `accept` has them.
+--       weight, digest, lookup: as `write` has them.
 -- Returns {outcome, id}, of which outcome is accepted, duplicate or conflict; or {'full', how many
 -- are in the line, ms until they are done}.
 local prefix, payload, attachments = KEYS[1], KEYS[2], KEYS[3]
@@ -9,25 +9,15 @@ local id, priority, lane = ARGV[1], ARGV[2], ARGV[3]
 local to_deadline_ms, document = ARGV[4], ARGV[5]
 local ttl_ms, cap, nonce = ARGV[6], ARGV[7], ARGV[8]
 local idempotency, fingerprint = ARGV[9], ARGV[10]
-local job = key(prefix, 'job', id)
 
 local function refuse(...)
   redis.call('DEL', payload, attachments)
   return {...}
 end
 
-local known = redis.call('HGET', job, 'nonce')
-if known then
-  -- The same nonce is this very call, sent again because its reply was lost.
-  return refuse(known == nonce and 'accepted' or 'duplicate', id)
-end
-
-local seen = idempotency ~= '' and redis.call('GET', key(prefix, 'idem', idempotency))
-if seen then
-  local first, mark = string.match(seen, '^([^\n]*)\n(.*)$')
-  if redis.call('EXISTS', key(prefix, 'job', first)) == 1 then
-    return refuse(mark == fingerprint and 'duplicate' or 'conflict', first)
-  end
+local outcome, first = earlier(prefix, id, nonce, idempotency, fingerprint)
+if outcome then
+  return refuse(outcome, first)
 end
 
 local line, line_ms = full(prefix, priority, cap)
@@ -39,14 +29,10 @@ local life_ms = accept(prefix, id, {
   priority = priority, lane = lane, to_deadline_ms = to_deadline_ms, document = document,
   ttl_ms = ttl_ms, nonce = nonce, listed = ARGV[11],
   delivery_life_ms = ARGV[12], measured = ARGV[13], weight = ARGV[14],
+  digest = ARGV[15], lookup = ARGV[16],
 })
 redis.call('RENAME', payload, key(prefix, 'in', id))
 redis.call('PEXPIRE', key(prefix, 'in', id), life_ms)
-if redis.call('EXISTS', attachments) == 1 then
-  redis.call('RENAME', attachments, key(prefix, 'att', id))
-  redis.call('PEXPIRE', key(prefix, 'att', id), life_ms)
-end
-if idempotency ~= '' then
-  redis.call('SET', key(prefix, 'idem', idempotency), id .. '\n' .. fingerprint, 'PX', life_ms)
-end
+move(attachments, key(prefix, 'att', id), life_ms)
+note_idempotency(prefix, idempotency, id, fingerprint, life_ms)
 return {'accepted', id}

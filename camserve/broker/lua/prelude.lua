@@ -1,4 +1,4 @@
--- Joined in front of every script. The keys of one model share the prefix "cam:{M}:", which is
+-- Joined in front of every script; scripts.py says which parts come behind it. The keys of one model share the prefix "cam:{M}:", which is
 -- also the hash tag that keeps them in one slot of a cluster; keys.py spells the same names.
 local GROUP = 'workers'
 local AHEAD = ':ahead' -- ends the name by which a busy worker claims what it begins next
@@ -129,64 +129,6 @@ local function learn_pace(prefix, started_ms, ttl_ms)
   keep(pace, ttl_ms)
 end
 
--- Until the jobs that are open now are done: by the pace, or because their deadlines have passed.
-local function drain_ms(prefix, open_jobs)
-  local work_ms, jobs, latest_ms = unpack(redis.call(
-    'HMGET', pace_of(prefix), 'work_ms', 'jobs', 'latest_ms'))
-  local job_ms = jobs and work_ms / jobs or UNKNOWN_MS
-  local by_deadlines_ms = tonumber(latest_ms or now_ms()) - now_ms()
-  return math.max(math.ceil(math.min(open_jobs * job_ms, by_deadlines_ms)), 1)
-end
-
--- Each priority has a line of its own: neither fills that of the other. A redelivered job counts in
--- both, so that all of them together are never more than both caps. Returns nothing if there is room,
--- else how many are in the line, and the ms in which those are done that go before one more.
-local function full(prefix, priority, cap)
-  local open = depths(prefix)
-  local line = open.redelivered + open[priority]
-  if line < tonumber(cap) then
-    return nil
-  end
-  return line, drain_ms(prefix, priority == 'bulk' and line + open.interactive or line)
-end
-
--- The one way into the queue. `new`: priority, lane, to_deadline_ms, document, ttl_ms, nonce;
--- listed: how many jobs are ('' for this one not to be); delivery_life_ms: for how long the news of
--- its end may take to be delivered ('' for none); measured: whether its end tells of the pace ('' for
--- one that does not); weight: how much of a batch it takes. The payload is the caller's. Returns the
--- life in ms.
-local function accept(prefix, id, new)
-  local job = key(prefix, 'job', id)
-  local to_deadline_ms = tonumber(new.to_deadline_ms)
-  local life_ms = math.max(to_deadline_ms, 0) + tonumber(new.ttl_ms)
-  local created_ms = now_ms()
-  local pace, latest_ms = pace_of(prefix), created_ms + to_deadline_ms
-  if depth(prefix) == 0 then
-    redis.call('HSET', pace, 'since_ms', digits(created_ms), 'latest_ms', digits(latest_ms))
-  elseif latest_ms > tonumber(redis.call('HGET', pace, 'latest_ms') or 0) then
-    redis.call('HSET', pace, 'latest_ms', digits(latest_ms))
-  end
-  keep(pace, life_ms)
-  local entry = add(prefix, new.lane, id, life_ms, new.weight)
-  redis.call('HSET', job, 'state', 'queued', 'priority', new.priority, 'lane', new.lane,
-    'entry', entry, 'attempts', 0, 'created_ms', digits(created_ms),
-    'deadline_ms', digits(latest_ms), 'document', new.document, 'nonce', new.nonce,
-    'measured', new.measured, 'weight', new.weight)
-  if new.delivery_life_ms ~= '' then
-    redis.call('HSET', job, 'delivery', 'pending', 'delivery_life_ms', new.delivery_life_ms)
-  end
-  redis.call('PEXPIRE', job, life_ms)
-  if new.listed ~= '' then
-    -- Of equal scores, so that they lie in the order of their ids, which is that of time.
-    local recent = prefix .. 'recent'
-    redis.call('ZADD', recent, 0, id)
-    redis.call('ZREMRANGEBYRANK', recent, 0, -1 - new.listed)
-    keep(recent, life_ms)
-  end
-  count(prefix, 'jobs_accepted|' .. new.priority)
-  return life_ms
-end
-
 -- Makes a lane that can be read and waited for, if it is not there.
 local function make_lane(stream, ttl_ms)
   local made = redis.pcall('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
@@ -234,7 +176,16 @@ local function deliver(prefix, id, delay_ms, life_ms)
   end
 end
 
--- The one way into a terminal state.
+-- Tells everybody that a job is closed.
+local function tell(prefix, id, ttl_ms)
+  local delivery_life_ms = redis.call('HGET', key(prefix, 'job', id), 'delivery_life_ms')
+  if delivery_life_ms then
+    deliver(prefix, id, 0, math.max(tonumber(delivery_life_ms), tonumber(ttl_ms)))
+  end
+  redis.call('PUBLISH', DONE, id)
+end
+
+-- The one way of a job that was in the queue into a terminal state.
 local function close(prefix, id, lane, entry, state, ttl_ms, failure)
   local job, completed_ms = key(prefix, 'job', id), digits(now_ms())
   redis.call('HSET', job, 'state', state, 'completed_ms', completed_ms)
@@ -250,11 +201,7 @@ local function close(prefix, id, lane, entry, state, ttl_ms, failure)
   end
   remove(prefix, lane, entry)
   count(prefix, 'jobs|' .. state)
-  local delivery_life_ms = redis.call('HGET', job, 'delivery_life_ms')
-  if delivery_life_ms then
-    deliver(prefix, id, 0, math.max(tonumber(delivery_life_ms), tonumber(ttl_ms)))
-  end
-  redis.call('PUBLISH', DONE, id)
+  tell(prefix, id, ttl_ms)
 end
 
 -- Puts a delivered entry back for others. What had begun waits in a lane of its own, because a

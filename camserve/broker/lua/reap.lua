@@ -1,8 +1,8 @@
--- KEYS: prefix. ARGV: lease_ms, job_ttl_ms, failure of an expired job.
+-- KEYS: prefix. ARGV: lease_ms, job_ttl_ms, failure of an expired job, bytes of the cache of results.
 -- Closes queued jobs past their deadline and running ones past deadline + lease, whether or not a
 -- worker serves the model; drops entries without an open job, and strikes empty lanes off the list
--- of those to look at, and recent jobs that have passed away off theirs. Returns how many jobs it
--- closed.
+-- of those to look at, recent jobs that have passed away off theirs, and results that nobody can be
+-- answered with any more off the cache's. Returns how many jobs it closed.
 local prefix, lease_ms, ttl_ms, failure = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local closed, now = 0, now_ms()
 
@@ -46,4 +46,5 @@ local function strike_off(ids)
 end
 strike_off(redis.call('ZRANGE', recent, 0, 99))
 strike_off(redis.call('ZRANDMEMBER', recent, 100))
+trim(prefix, tonumber(ARGV[4]))
 return closed

@@ -1,7 +1,7 @@
 -- KEYS: prefix.
 -- ARGV: id of a dead letter, id of the new job, priority, lane, time_to_deadline_ms, document,
---       job_ttl_ms, cap of its line, nonce, listed, delivery_life_ms, measured, weight: as enqueue
---       has them.
+--       job_ttl_ms, cap of its line, nonce, listed, delivery_life_ms, measured, weight, digest,
+--       lookup: as enqueue has them.
 -- A new job from the payload of a dead one, unless an earlier replay of it is still open.
 -- Returns {outcome, id}, of which outcome is accepted, open (the id of that replay), gone (no payload)
 -- or missing (no letter); or what enqueue returns of a line that is full.
@@ -28,7 +28,7 @@ end
 local life_ms = accept(prefix, new_id, {
   priority = ARGV[3], lane = ARGV[4], to_deadline_ms = ARGV[5], document = ARGV[6],
   ttl_ms = ARGV[7], nonce = nonce, listed = ARGV[10], delivery_life_ms = ARGV[11],
-  measured = ARGV[12], weight = ARGV[13],
+  measured = ARGV[12], weight = ARGV[13], digest = ARGV[14], lookup = ARGV[15],
 })
 for _, kind in ipairs({'in', 'att'}) do
   if redis.call('COPY', key(prefix, kind, id), key(prefix, kind, new_id)) == 1 then
