@@ -92,10 +92,10 @@ def _as_message(found: Optimized) -> Optimization:
 
 
 def _way(trial: Trial) -> Way:
-    ratios = trial.ratio and {str(count): round(ratio, 3) for count, ratio in trial.ratio.items()}
+    ratios = {str(count): round(ratio, 3) for count, ratio in (trial.ratio or {}).items()}
     return Way(
         way=trial.way,
-        time_ratio=ratios,
+        time_ratio=ratios or None,
         map_error=trial.agreement and trial.agreement.error,
         map_correlation=trial.agreement and trial.agreement.pearson,
         note=trial.note,

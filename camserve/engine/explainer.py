@@ -22,6 +22,7 @@ from camserve.engine.execution.activations import Recall
 from camserve.engine.execution.execution import Execution, RunBackbone
 from camserve.engine.execution.split import split_network
 from camserve.engine.execution.tracing import NotSplittable
+from camserve.engine.execution.trials import agreement
 from camserve.engine.head import ordinary_autograd
 from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
@@ -30,19 +31,23 @@ from camserve.engine.plan import Plan, check_choices
 from camserve.engine.predictions import Prediction
 from camserve.engine.preparation import placement, prepare
 from camserve.engine.quantization import quantize_weights
+from camserve.engine.recording import SEED, noise_like
 from camserve.engine.recurrence import PlainRecurrence
 from camserve.engine.reporting import Named, OutputScores
 from camserve.engine.reports import ModelReport
 from camserve.engine.reweighting import Reweighted
 from camserve.engine.scores import Reader
 from camserve.engine.settling import check_targets
-from camserve.engine.targets import Target
+from camserve.engine.targets import Target, Top
 from camserve.errors import NotExplainable, ShapeMismatch
 from camserve.vocabulary import Method, Precision
 
 __all__ = ["Explainer"]
 
 NO_FINER = Finer()
+
+PARTS_ERROR = 1e-4
+"""Relative error of a map of a split model, whose operations are the same."""
 
 
 class Explainer:
@@ -135,8 +140,27 @@ class Explainer:
                 example = torch.zeros(shape, device=self._accepted.device)
                 parts = split_network(self._model, example, batch, watched)
             where = (watched.features[0], (watched.reduction, watched.path))
-            self._execution = Execution(parts, batch, *where)
+            execution = Execution(parts, batch, *where)
+            self._verify(execution)
+            self._execution = execution
         return self._execution
+
+    def _verify(self, execution: Execution) -> None:
+        """Raises NotSplittable if the parts explain otherwise than the model: its gradient may be
+        one that no graph shows."""
+        generator = torch.Generator().manual_seed(SEED)
+        one = execution.split.example(1)
+        noise = torch.cat([noise_like(one, generator) for _ in range(2)], execution.batch)
+        expected = self.with_execution(None).explain(noise, [[Top(1)]] * 2)
+        targets = [[one.target for one in row] for row in expected]
+        try:
+            found = self.with_execution(execution).explain(noise, targets)
+        except Exception as error:  # whatever it was, the model works as it is
+            raise NotSplittable(f"its parts fail: {type(error).__name__}") from error
+        if agreement(found, expected).error > PARTS_ERROR:
+            raise NotSplittable(
+                "its parts have other maps: torch.export does not capture all of it"
+            )
 
     def use_backbone(self, precision: Precision, run: RunBackbone) -> None:
         """Run the backbone so from now on. Raises NotSplittable."""

@@ -175,16 +175,37 @@ class Mixing(PlainCNN):
         return super().forward(x - x.mean(0, keepdim=True))
 
 
+class _Tripled(torch.autograd.Function):
+    """As itself, with another gradient than its own."""
+
+    @staticmethod
+    def forward(_context: object, x: Tensor) -> Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(_context: object, *gradients: Tensor) -> Tensor:
+        return 3 * gradients[0]
+
+
+class OwnGradient(PlainCNN):
+    """What is differentiated is not what is computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tripled: Tensor = _Tripled.apply(self.features(x))
+        return self.head(tripled.flatten(2).mean(2))
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
         (Repeated(), "runs 2 times"),
         (Branching(), "torch.export"),
         (Counting(), "number of inputs"),
+        (OwnGradient(), "other maps"),
         (Mixing(), "mixes its inputs"),
         (PlainCNN().half(), "float16"),
     ],
-    ids=["repeated", "branching", "counting", "mixing", "half"],
+    ids=["repeated", "branching", "counting", "own gradient", "mixing", "half"],
 )
 def test_what_cannot_be_divided_says_why_and_goes_on(model: nn.Module, reason: str) -> None:
     layer = "shared" if isinstance(model, Repeated) else None
