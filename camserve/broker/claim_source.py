@@ -19,6 +19,7 @@ from camserve.broker.scripts import call, execute
 
 __all__ = ["ClaimSource"]
 
+_FIRST_OF_FRESH = keys.RANKS[1]
 _STREAM_GONE = ("NOGROUP", "UNBLOCKED")
 
 
@@ -36,6 +37,7 @@ class ClaimSource:
         self._redelivered, self._fresh = lanes[: self._width], lanes[self._width :]
         self._made_until_s: dict[str, float] = {}
         self._reserve: list[Claim] = []
+        self._settled_for = 0
         self._last_served: str | None = None
 
     @property
@@ -44,6 +46,7 @@ class ClaimSource:
         return tuple(self._reserve)
 
     def empty_reserve(self) -> list[Claim]:
+        self._settled_for = 0
         reserve, self._reserve = self._reserve, []
         return reserve
 
@@ -73,11 +76,24 @@ class ClaimSource:
                 order, self._fresh, limit, [kept], consumer=keys.ahead(self._consumer)
             )
             self._reserve = _by_rank([*self._reserve, *found])
+            if await self._is_settled(models, limit):
+                self._settled_for = limit
         return self._in_turn(models, self._fresh)[1]
+
+    async def _is_settled(self, models: Sequence[str], limit: int) -> bool:
+        """Whether what is in reserve is the next batch, whatever comes: but for a redelivered job,
+        which waits for one batch more if it comes after this look."""
+        is_full = sum(claim.weight for claim in self._reserve) >= limit
+        first = {(claim.model, keys.rank(claim.lane)) for claim in self._reserve}
+        if not is_full or len(first) > 1 or keys.rank(self._reserve[0].lane) != _FIRST_OF_FRESH:
+            return False
+        return not await self.redelivered_waits(models)
 
     def strays(self, models: Sequence[str]) -> list[Claim]:
         """What is in reserve of other models than these; it is no longer."""
         strays = [claim for claim in self._reserve if claim.model not in models]
+        if strays:
+            self._settled_for = 0
         self._reserve = [claim for claim in self._reserve if claim.model in models]
         return strays
 
@@ -99,7 +115,11 @@ class ClaimSource:
     async def _next(self, models: Sequence[str], lanes: Sequence[str], limit: int) -> list[Claim]:
         """What goes now, without waiting: of the reserve, and of what nobody was given yet."""
         order, kept = self._in_turn(models, lanes)
-        found, going = await self._take(order, lanes, limit, self._ranks_of(kept, lanes))
+        found: list[Claim] = []
+        going = len(kept)
+        if limit != self._settled_for:
+            found, going = await self._take(order, lanes, limit, self._ranks_of(kept, lanes))
+        self._settled_for = 0
         gone = kept[:going]
         self._reserve = [claim for claim in self._reserve if claim not in gone]
         claims = _by_rank([*gone, *found])

@@ -102,16 +102,23 @@ class WorkerQueue:
         known: payloads that need not be fetched again, by the ids of their jobs. Tried again after
         an outage it counts no other attempt."""
         limits = self._options
+        of_models: dict[str, list[Claim]] = {}
+        for claim in claims:
+            of_models.setdefault(claim.model, []).append(claim)
         begins = [
             call(
                 "begin",
-                [keys.prefix(claim.model)],
-                *(claim.job_id, claim.lane, claim.entry, claim.token, self._consumer),
-                *(limits.max_attempts, limits.job_ttl_ms),
+                [keys.prefix(model)],
+                *(self._consumer, limits.max_attempts, limits.job_ttl_ms),
                 *(failures.EXPIRED, failures.DEAD),
                 *(limits.dead_letter_cap, limits.dead_letter_ttl_ms),
+                *(
+                    part
+                    for claim in of_model
+                    for part in (claim.job_id, claim.lane, claim.entry, claim.token)
+                ),
             )
-            for claim in claims
+            for model, of_model in of_models.items()
         ]
         unknown = [claim for claim in claims if claim.job_id not in known]
         gets = [("GET", keys.payload(claim.model, claim.job_id)) for claim in unknown]
@@ -121,8 +128,14 @@ class WorkerQueue:
         replies = (await execute(self._redis, *notes, *begins, *gets))[len(notes) :]
         fetched = zip((claim.job_id for claim in unknown), replies[len(begins) :], strict=True)
         payloads = {**known, **dict(fetched)}
+        started_of = {
+            claim: started
+            for of_model, all_started in zip(of_models.values(), replies, strict=False)
+            for claim, started in zip(of_model, all_started, strict=True)
+        }
         batch = []
-        for claim, started in zip(claims, replies[: len(begins)], strict=True):
+        for claim in claims:
+            started = started_of[claim]
             if started is None:
                 continue
             payload = payloads[claim.job_id]

@@ -136,6 +136,25 @@ async def test_a_redelivered_job_is_not_claimed_ahead_and_goes_before(
     assert await finish(w, await w.claim([MODEL], 4, 0)) == [held]
 
 
+@pytest.mark.parametrize("comes_first", [True, False])
+async def test_a_redelivered_job_waits_for_one_full_batch_at_most(
+    queue: JobQueue, redis: Redis, worker: WorkerMaker, options: QueueOptions, *, comes_first: bool
+):
+    """A full batch that nothing else can displace begins without another look."""
+    suspect = await submit(queue)
+    dead, w = worker("dead"), worker()
+    await dead.begin_batch(await dead.claim([MODEL], 1, 0))
+    held = [await submit_later(queue, redis) for _ in range(4)]
+    for is_now in (comes_first, not comes_first):
+        if is_now:
+            await WorkerQueue.release_consumer(redis, options, "dead", [MODEL])
+        else:
+            assert ids(await w.claim_ahead([MODEL], 2)) == held[:2]
+    order = [await finish(w, await w.claim([MODEL], 2, 0)) for _ in range(2)]
+    assert order == ([[suspect], held[:2]] if comes_first else [held[:2], [suspect]])
+    assert await finish(w, await w.claim([MODEL], 2, 0)) == held[2:]
+
+
 async def test_an_idle_worker_is_given_what_a_busy_one_holds(
     queue: JobQueue, redis: Redis, worker: WorkerMaker
 ):
