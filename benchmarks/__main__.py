@@ -25,6 +25,7 @@ PARTS = {
     "engine": "a Grad-CAM beside a plain forward pass",
     "libraries": "the engine beside pytorch-grad-cam, Captum and torch-cam",
     "queue": "what the queue adds to a job",
+    "worker": "whether a worker's device waits",
     "service": "the service over HTTP",
     "servers": "the service beside LitServe, KServe, BentoML and bare FastAPI",
     "scaling": "1, 2 and 4 workers",

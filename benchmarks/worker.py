@@ -1,4 +1,4 @@
-"""Whether a worker's device waits: `python -m benchmarks.worker [--jobs N] [--json]`.
+"""Whether a worker's device waits.
 
 The device's busy share at saturation: of the time between the first and the last of many jobs that
 waited in the queue, the part in which the worker's device thread computed. All is real: a Valkey
@@ -9,11 +9,10 @@ and asleep, which leaves the CPU free as a GPU does. What keeps a device waiting
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ import torch
 from redis.asyncio import Redis
 from safetensors.torch import save
 
+from benchmarks.figures import Figure, Row
+from benchmarks.options import Options
 from benchmarks.paced_networks import GATE
 from camserve import measures
 from camserve.broker import JobQueue, Priority, QueueOptions, Registry, Totals, connect, new_job_id
@@ -32,6 +33,8 @@ from camserve.contracts.wire import metadata_of
 from camserve.measures import counts_of
 from tests.service import make_repository
 from tests.workers.processes import Workers
+
+__all__ = ["measure"]
 
 BATCH = 8
 SHAPE = (3, 224, 224)
@@ -52,6 +55,14 @@ folder = "{folder}"
 """
 
 
+@dataclass(frozen=True)
+class Share:
+    """Of the time that jobs took, that in which the device computed."""
+
+    busy_s: float
+    all_s: float
+
+
 class Load:
     """Jobs for one model, of which the first holds the device until the others wait."""
 
@@ -61,8 +72,7 @@ class Load:
         self._model = model
         self._folder = folder
 
-    async def share(self, jobs: int) -> dict[str, float]:
-        """The busy share, and what a batch took, in ms."""
+    async def share(self, jobs: int) -> Share:
         dice = np.random.default_rng(0)
         tensors = [torch.from_numpy(dice.random(SHAPE, dtype=np.float32)) for _ in range(BATCH)]
         payloads = [save({input_name(0): tensor}) for tensor in tensors]
@@ -84,12 +94,7 @@ class Load:
         records = [await self._queue.get(job_id) for job_id in (gate, *ids)]
         ends_ms = [record.completed_ms for record in records if record and record.completed_ms]
         wall_s = (max(ends_ms) - ends_ms[0]) / 1000
-        return {
-            "busy share": busy_s / wall_s,
-            "busy ms/batch": busy_s * 1000 * BATCH / jobs,
-            "all ms/batch": wall_s * 1000 * BATCH / jobs,
-            "jobs/s": jobs / wall_s,
-        }
+        return Share(busy_s, wall_s)
 
     async def _enqueue(self, payload: bytes) -> str:
         job_id = new_job_id(self._model)
@@ -127,55 +132,49 @@ class Load:
         return JobResult.model_validate_json(metadata_of(result)).compute_ms / 1000
 
 
-async def measure(url: str, folder: Path, jobs: int, paces: Sequence[str]) -> dict[str, float]:
-    options = QueueOptions(depth_cap=4096)
+def measure(options: Options) -> Iterator[Row]:
+    """The busy share and the time between two batches, of each network."""
+    jobs = 2 * BATCH if options.tiny else 160 if options.quick else 400
+    paces = list(PACES)[-1:] if options.tiny else list(PACES)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        EmbeddedServer(Path(name) / "redis") as server,
+    ):
+        for pace, found in asyncio.run(_shares(server.url, Path(name), jobs, paces, options)):
+            yield Figure(f"{pace}: device busy at saturation", found.busy_s / found.all_s, "x")
+            gap_ms = (found.all_s - found.busy_s) * 1000 * BATCH / jobs
+            yield Figure(f"{pace}: device waits for the next batch", gap_ms, "ms")
+
+
+async def _shares(
+    url: str, folder: Path, jobs: int, paces: Sequence[str], options: Options
+) -> list[tuple[str, Share]]:
+    limits = QueueOptions(depth_cap=4096)
     names = {pace: pace.replace(" ", "-").lower() for pace in paces}
-    cards = {
-        names[pace]: CARD.format(folder=folder, network=PACES[pace][0], argument=PACES[pace][1])
-        for pace in paces
-    }
-    models = make_repository(folder / "models", cards=cards)
-    for name, card in cards.items():
+    models = make_repository(folder / "models", cards=dict.fromkeys(names.values(), ""))
+    for pace, name in names.items():
+        network, argument = PACES[pace]
+        card = CARD.format(folder=folder, network=network, argument=argument)
         (models / name / "card.toml").write_text(card)
     factories = ",".join(f"benchmarks.paced_networks:{one}" for one in ("computing", "sleeping"))
-    given = {"factories": factories, "max_batch": BATCH, "log_level": "info", "threads": 1}
-    report: dict[str, float] = {}
+    given = {
+        "devices": options.device,
+        "factories": factories,
+        "max_batch": BATCH,
+        "optimization": "none",  # it computes beside the jobs for a while
+        "threads": 1,  # the other core is the server's and the worker's own
+    }
     with Workers(url, models, folder, **given):
-        async with connect(url) as redis, JobQueue(redis, options) as queue:
-            await a_worker(Registry(redis, options))
-            for pace in paces:
-                load = Load(redis, queue, names[pace], folder)
-                found = await load.share(jobs)
-                report |= {f"{pace}: {what}": value for what, value in found.items()}
-    return report
+        async with connect(url) as redis, JobQueue(redis, limits) as queue:
+            await _a_worker(Registry(redis, limits))
+            return [
+                (pace, await Load(redis, queue, names[pace], folder).share(jobs)) for pace in paces
+            ]
 
 
-async def a_worker(registry: Registry) -> None:
+async def _a_worker(registry: Registry) -> None:
     while True:
         statuses = (await registry.workers()).values()
         if any(WorkerStatus.model_validate_json(status).warm for status in statuses):
             return
         await asyncio.sleep(0.05)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=400, help="of each network, 600 KB each")
-    parser.add_argument("--pace", action="append", choices=PACES, help="by default all")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        EmbeddedServer(Path(name) / "redis") as server,
-    ):
-        paces = asked.pace or list(PACES)
-        report = asyncio.run(measure(server.url, Path(name), asked.jobs, paces))
-    if asked.json:
-        print(json.dumps(report))
-        return
-    for what, value in report.items():
-        print(f"{what:40} {value:10.3f}")
-
-
-if __name__ == "__main__":
-    main()

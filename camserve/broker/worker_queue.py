@@ -60,8 +60,9 @@ class WorkerQueue:
         is room to run the jobs, and do not cancel it: what came at that moment would wait out its
         lease.
 
-        What is in reserve goes before others of its priority; a worker that finds nothing is given
-        what busy ones have claimed ahead.
+        What is in reserve goes before others of its priority, and a full batch of interactive jobs
+        before a redelivered one that came after them; a worker that finds nothing is given what
+        busy ones have claimed ahead.
         """
         if strays := self._source.strays(models):
             await self.release(strays)

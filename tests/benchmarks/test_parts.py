@@ -46,6 +46,6 @@ def test_service() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("part", ["scaling", "memory", "livez"])
+@pytest.mark.parametrize("part", ["worker", "scaling", "memory", "livez"])
 def test_other_parts(part: str) -> None:
     assert rows(part)

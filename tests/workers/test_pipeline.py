@@ -31,10 +31,10 @@ class Commits:
         self._finish = bench.worker_queue.finish
         monkeypatch.setattr(bench.worker_queue, "finish", self._wait)
 
-    async def _wait(self, begun: Any, result: bytes) -> bool:
+    async def _wait(self, begun: Any, *result: Any) -> bool:
         self.waiting.append(begun.job_id)
         await self.gate.wait()
-        return await self._finish(begun, result)
+        return await self._finish(begun, *result)
 
 
 async def entered(folder: Path) -> None:
