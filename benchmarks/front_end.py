@@ -199,7 +199,10 @@ class Tree:
             "POST",
             f"/v1/explanations?as={ask.form}",
             ask.body,
-            {"Content-Type": "multipart/form-data; boundary=cut"},
+            {
+                "Content-Type": "multipart/form-data; boundary=cut",
+                "Cache-Control": "no-cache",  # the same pictures again and again, to be computed
+            },
         )
         answer = connection.getresponse()
         content = answer.read()

@@ -174,10 +174,11 @@ def one_job_for_one_request(view: View) -> Iterator[str]:
 
 
 def _twins(view: View) -> Iterator[str]:
-    """Jobs of the same input between which no data was lost."""
+    """Jobs of the same input between which no data was lost; that a later one was answered by the
+    result of an earlier one is no second one."""
     by_number: dict[int, list[JobKeys]] = defaultdict(list)
     for job in view.snapshot.jobs.values():
-        if job.number is not None:
+        if job.number is not None and job.fields.get("lookup") != "hit":
             by_number[job.number].append(job)
     for number, jobs in by_number.items():
         for older, newer in pairwise(sorted(jobs, key=lambda job: job.created_s)):

@@ -32,6 +32,8 @@ def terminal_is_final(view: View) -> Iterator[str]:
             yield f"job {job.job_id} was closed by {closer}, its owner is {job.fields.get('owner')}"
         if (job.state == "succeeded") != (job.result is not None):
             yield f"job {job.job_id} is {job.state}, with a result: {job.result is not None}"
+        if job.fields.get("lookup") == "hit" and (job.state, job.attempts) != ("succeeded", 0):
+            yield f"job {job.job_id} was known, and is {job.state} after {job.attempts} attempts"
         before = view.before.jobs.get(job.job_id) if view.before else None
         if before is not None and not before.is_open and view.before:
             lost = view.record.losses(view.before.now_s, view.snapshot.now_s)

