@@ -154,6 +154,8 @@ def _scaled(stored: Size, long_side: int) -> Size:
 
 def open_display_copy(data: bytes) -> Image.Image:
     """The kept copy as RGB, in the upload's stored orientation, with nothing else of the upload."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+    stored = Image.open(io.BytesIO(data), formats=FORMATS)
+    stored.load()
+    image = stored if stored.mode == "RGB" else stored.convert("RGB")
     image.info = {}  # comments, profiles: Pillow writes them into what is drawn on it
     return image

@@ -69,14 +69,19 @@ def colormap(name: str) -> NDArray[np.uint8]:
 def quantise(unit: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Values from 0 to 1 as the nearest of 256 table entries; beyond is clipped, NaN becomes 0."""
     # fmax and fmin, unlike clip, prefer the number to the NaN.
-    scaled = np.fmin(np.fmax(unit, 0.0), 1.0).astype(np.float32, copy=False)
+    scaled = np.fmax(unit, 0.0).astype(np.float32, copy=False)
+    np.fmin(scaled, np.float32(1.0), out=scaled)
     scaled *= np.float32(255.0)
     scaled += np.float32(0.5)
     return cast("NDArray[np.uint8]", scaled.astype(np.uint8))
 
 
-def colour_image(levels: NDArray[np.uint8], name: str) -> Image.Image:
-    """The (h, w) table entries as an RGB picture; Pillow's palette is the fastest look-up here."""
-    picture = Image.fromarray(np.ascontiguousarray(levels)).convert("L")
-    picture.putpalette(colormap(name).tobytes())
+def colour_image(levels: NDArray[np.uint8], name: str, *, last: int = 255) -> Image.Image:
+    """The (h, w) table entries as an RGB picture; Pillow's palette is the fastest look-up here.
+
+    last: the table's entry that is shown for 255, and smaller levels in proportion.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(levels))
+    entries = np.linspace(0.0, last, 256).round().astype(np.uint8)
+    picture.putpalette(colormap(name)[entries].tobytes())
     return picture.convert("RGB")

@@ -146,12 +146,17 @@ def _blend(
     share = np.linspace(0.0, 1.0, 256)
     base = alpha * _smooth((share - _CLEAR) / (_FULL - _CLEAR))
     more = alpha * (1.0 - alpha) * _smooth((share - _FULL) / (_PEAK - _FULL))
-    opacity = (255.0 * (base + more) + 0.5).astype(np.uint8)[levels]
+    table = (255.0 * (base + more) + 0.5).astype(np.uint8)
+    opacity = Image.fromarray(levels).point(table.tolist())
     if coloured is not None:
-        opacity *= coloured
-    entries = np.linspace(0.0, _LAST.get(colormap, 255), 256).round().astype(np.uint8)
-    colours = colour_image(entries[levels], colormap)
-    return Image.composite(colours, photograph, Image.fromarray(opacity))
+        opacity = ImageChops.multiply(opacity, _as_levels(coloured))
+    colours = colour_image(levels, colormap, last=_LAST.get(colormap, 255))
+    return Image.composite(colours, photograph, opacity)
+
+
+def _as_levels(mask: NDArray[np.bool_]) -> Image.Image:
+    """255 where it is true, and 0."""
+    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
 
 
 def _smooth(rise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,16 +170,17 @@ def _heatmap(
 ) -> Image.Image:
     colours = colour_image(quantise(unit), colormap)
     if coloured is not None and not coloured.all():
-        colours.putalpha(Image.fromarray(coloured.astype(np.uint8) * np.uint8(255)))
+        colours.putalpha(_as_levels(coloured))
     return colours
 
 
 def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """`picture` as RGB of `size` (w, h)."""
+    """`picture` as RGB of `size` (w, h); itself, if it is that."""
+    colours = picture if picture.mode == "RGB" else picture.convert("RGB")
     if picture.size == size:
-        return picture.convert("RGB")
+        return colours
     # The gap of 3 lets Pillow shrink a large photograph in two steps, without a visible trace.
-    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return colours.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
