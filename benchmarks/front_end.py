@@ -1,14 +1,14 @@
 """What the front end costs a request: `python -m benchmarks.front_end [TREE ...]`.
 
 A model whose network is nearly nothing, so that what is measured is HTTP, decoding, the queue and
-the presentation. Each picture, form of answer and number of clients is asked for on keep-alive
+the presentation; no cache answers, unless `--another-class` has each request ask the same picture
+for another class. Each picture, form of answer and number of clients is asked for on keep-alive
 connections; printed are the latency, what of it `Server-Timing` names, and the processor time that
 each process (front end, worker, server of the queue) took for a request, as the kernel counts it.
 
 TREE: checkouts of camserve (default: this one), each as a service of its own; `.@2` has two
-processes of the API. They take turns, a
-few requests at a time, so that whatever else the machine does slows all of them alike; the ratios
-are those of the last tree to the first.
+processes of the API. They take turns, a few requests at a time, so that whatever else the machine
+does slows all of them alike; the ratios are those of the last tree to the first.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -40,6 +41,7 @@ from tests.service import ROOT, free_port
 
 TURN: Final = 6  # requests of a client before the other tree has its turn
 TICKS: Final = os.sysconf("SC_CLK_TCK")
+CLASSES: Final = 1000
 FORMS: Final = ("json", "npy", "png")
 STAGE: Final = re.compile(r"(\w+);dur=([\d.]+)")
 CARD: Final = """
@@ -60,7 +62,7 @@ def network() -> Any:
 
     torch.manual_seed(0)
     features = nn.Sequential(nn.Conv2d(3, 32, 32, 32), nn.ReLU())
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1000))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES))
     network = nn.Sequential()
     network.add_module("features", features)
     network.add_module("head", head)
@@ -94,21 +96,35 @@ class Cost:
     wall_s: float = 0
 
     def line(self) -> str:
-        count = len(self.took_ms)
+        asked = len(self.took_ms)
         stages = " ".join(
             f"{name} {statistics.median(self.stages_ms[name]):.1f}"
             for name in ("prepare", "queue", "compute", "present")
             if self.stages_ms.get(name)
         )
-        cpu = " ".join(f"{name} {ms / count:.2f}" for name, ms in self.cpu_ms.items())
+        cpu = " ".join(f"{name} {ms / asked:.2f}" for name, ms in self.cpu_ms.items())
         p50 = statistics.median(self.took_ms)
-        return f"p50 {p50:6.2f} ms ({stages})  {count / self.wall_s:5.0f}/s  CPU ms: {cpu}"
+        return f"p50 {p50:6.2f} ms ({stages})  {asked / self.wall_s:5.0f}/s  CPU ms: {cpu}"
 
 
 @dataclass(frozen=True)
 class Question:
-    body: bytes
+    """file: the part of the body that holds the picture."""
+
+    file: bytes
     form: str
+    other_classes: Iterator[int] | None = None
+
+    @property
+    def body(self) -> bytes:
+        number = 3 if self.other_classes is None else next(self.other_classes) % CLASSES
+        return _fields(model="nothing", class_index=str(number)) + self.file
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # the same pictures again and again, to be computed
+        caching = {} if self.other_classes else {"Cache-Control": "no-cache"}
+        return {"Content-Type": "multipart/form-data; boundary=cut"} | caching
 
 
 class Tree:
@@ -199,10 +215,7 @@ class Tree:
             "POST",
             f"/v1/explanations?as={ask.form}",
             ask.body,
-            {
-                "Content-Type": "multipart/form-data; boundary=cut",
-                "Cache-Control": "no-cache",  # the same pictures again and again, to be computed
-            },
+            ask.headers,
         )
         answer = connection.getresponse()
         content = answer.read()
@@ -210,12 +223,12 @@ class Tree:
         assert answer.status == 200, content
         return took_ms, answer.headers.get("Server-Timing", "")
 
-    def turn(self, cost: Cost, ask: Question, clients: int, count: int) -> None:
+    def turn(self, cost: Cost, ask: Question, clients: int, times: int) -> None:
         """Some requests of each of so many clients."""
         before, start_s = self.cpu_ms(), time.perf_counter()
 
         def ask_all(client: int) -> None:
-            for _ in range(count):
+            for _ in range(times):
                 took_ms, timing = self.ask(ask, client)
                 cost.took_ms.append(took_ms)
                 for name, ms in STAGE.findall(timing):
@@ -231,17 +244,20 @@ class Tree:
             cost.cpu_ms[name] += ms - before[name]
 
 
-def _form(kind: str, body: bytes) -> bytes:
-    fields = {"model": "nothing", "class_index": "3"}
+def _fields(**fields: str) -> bytes:
     parts = [
         f'--cut\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
     ]
+    return b"".join(parts)
+
+
+def _file(kind: str, picture: bytes) -> bytes:
     head = (
         '--cut\r\nContent-Disposition: form-data; name="input"; filename="picture"\r\n'
         f"Content-Type: image/{kind.lower()}\r\n\r\n"
     )
-    return b"".join(parts) + head.encode() + body + b"\r\n--cut--\r\n"
+    return head.encode() + picture + b"\r\n--cut--\r\n"
 
 
 def _family_ms(pid: int) -> float:
@@ -259,21 +275,23 @@ def _family_ms(pid: int) -> float:
     return total
 
 
-def measure(trees: Sequence[Tree], seconds: float, only: str, clients: Sequence[int]) -> None:
+def measure(trees: Sequence[Tree], options: argparse.Namespace) -> None:
     for name, (kind, width, height) in PICTURES.items():
-        body = _form(kind, photo(width, height, kind))
+        file = _file(kind, photo(width, height, kind))
         for form in FORMS:
-            for several in clients:
+            for several in options.clients:
                 label = f"{name} {form} x{several}"
-                if not re.search(only, label):
+                if not re.search(options.only, label):
                     continue
+                other_classes = count() if options.another_class else None
+                ask = Question(file, form, other_classes)
                 costs = [Cost() for _ in trees]
                 for tree in trees:
-                    tree.turn(Cost(), Question(body, form), several, 2)
-                end_s = time.monotonic() + seconds * len(trees)
+                    tree.turn(Cost(), ask, several, 2)
+                end_s = time.monotonic() + options.seconds * len(trees)
                 while time.monotonic() < end_s:
                     for tree, cost in zip(trees, costs, strict=True):
-                        tree.turn(cost, Question(body, form), several, TURN)
+                        tree.turn(cost, ask, several, TURN)
                 for tree, cost in zip(trees, costs, strict=True):
                     print(f"{label:<18} {tree.name:<8} {cost.line()}", flush=True)
                 if len(costs) > 1:
@@ -284,8 +302,9 @@ def _ratios(first: Cost, last: Cost) -> str:
     p50 = statistics.median(last.took_ms) / statistics.median(first.took_ms)
     rate = len(last.took_ms) / last.wall_s / (len(first.took_ms) / first.wall_s)
     cpu = {
-        name: (last.cpu_ms[name] / len(last.took_ms)) / (first.cpu_ms[name] / len(first.took_ms))
-        for name in first.cpu_ms
+        name: (last.cpu_ms[name] / len(last.took_ms)) / (ms / len(first.took_ms))
+        for name, ms in first.cpu_ms.items()
+        if ms > 0  # of few requests, less than the kernel's tick
     }
     told = " ".join(f"{name} {ratio:.2f}" for name, ratio in cpu.items())
     return f"p50 {p50:.2f}  rate {rate:.2f}  CPU {told}"
@@ -297,13 +316,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of each case and tree")
     parser.add_argument("--only", default="", help="regular expression: 'png224 .* x1'")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--another-class", action="store_true", help="in each request")
     options = parser.parse_args()
     with ExitStack() as stack:
         trees = []
         for tree in options.trees:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             trees.append(stack.enter_context(Tree(tree, folder)))
-        measure(trees, options.seconds, options.only, options.clients)
+        measure(trees, options)
 
 
 if __name__ == "__main__":
