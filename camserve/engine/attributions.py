@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -76,12 +77,28 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Layer:
-    """What one feature layer returned, and how it is read. The output depends on `features`."""
+    """What one feature layer returned, and how it is read. The output depends on `features`, or
+    on `pooled`, their mean over all positions, (N, C) or (N, C, 1, ...)."""
 
     name: str
     features: Tensor
     layout: Layout
     extent: Extent
+    pooled: Tensor | None = None
+
+    @property
+    def leaf(self) -> Tensor:
+        """What the output is differentiable in."""
+        return self.features if self.pooled is None else self.pooled
+
+    def of_positions(self, gradients: Tensor) -> Tensor:
+        """(k, *leaf.shape) as (k, *features.shape): of a mean, the same share at each position, and
+        a view."""
+        if self.pooled is None:
+            return gradients
+        shape, count = self.features.shape, len(gradients)
+        shares = gradients * (self.pooled.numel() / self.features.numel())
+        return shares.reshape(count, *shape[:2], *[1] * (len(shape) - 2)).expand(count, *shape)
 
     def activations(self) -> Tensor:
         """(N, K, *S), at least float32."""
@@ -140,22 +157,30 @@ def attributions_of(
     cams = [layer.maps.cpu() for layer in layers]  # (K, N, *S)
     finished = [layer.maps.cpu() for layer in finish(layers)] if finish else cams
     zero = torch.stack([layer.without_gradient for layer in layers]).all(0).tolist()
+    finite = torch.stack([_finite(cam) for cam in (*cams, *finished)]).all(0).tolist()
+    ranges = [cam.flatten(2).aminmax(dim=2) for cam in cams]
+    lows = torch.stack([low for low, _ in ranges], 2).tolist()  # [slot][row][layer]
+    highs = torch.stack([high for _, high in ranges], 2).tolist()
     attributions: list[list[Attribution]] = []
     for row, (targets, values) in enumerate(zip(scores.targets, scores.values, strict=True)):
         of_row = []
         for slot, (target, score) in enumerate(zip(targets, values, strict=True)):
-            # not views: keeping one map keeps one map
-            maps = tuple(cam[slot, row].clone() for cam in finished)
-            finite = all(bool(one.isfinite().all()) for one in maps)
             diagnostics = diagnose(
-                [cam[slot, row] for cam in cams] if finite else maps,
-                score,
+                list(zip(lows[slot][row], highs[slot][row], strict=True)),
+                finite=finite[slot][row] and math.isfinite(score),
                 zero_gradient=zero[slot][row],
                 saturated=scores.saturated[row][slot],
             )
+            # not views: keeping one map keeps one map
+            maps = tuple(cam[slot, row].clone() for cam in finished)
             of_row.append(Attribution(maps, score, target, diagnostics))
         attributions.append(of_row)
     return attributions
+
+
+def _finite(cam: Tensor) -> Tensor:
+    """(K, N) whether all of a map is finite."""
+    return cam.isfinite().flatten(2).all(2)
 
 
 def _gradients(
@@ -164,15 +189,16 @@ def _gradients(
     """For each layer (k, *features.shape), of as many slots at a time as memory should hold."""
     values = sum(layer.features.numel() for layer in layers)
     chunk = max(1, MOST_GRADIENT_VALUES // max(1, values))
-    features = [layer.features for layer in layers]
+    leaves = [layer.leaf for layer in layers]
     for part in torch.split(cotangents, chunk):
-        gradients = vector_jacobian(output, features, part)
+        gradients = vector_jacobian(output, leaves, part)
         if gradients is None:
             raise NotExplainable(
                 "the reduction layer does not depend on the feature layer, or a gradient cannot "
                 "pass between them: choose a feature layer that comes before the reduction layer"
             )
-        yield gradients
+        pairs = zip(layers, gradients, strict=True)
+        yield [layer.of_positions(gradient) for layer, gradient in pairs]
 
 
 def _without_gradient(maps: Tensor, gradients: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ class Computation:
                     f"the feature layer {tap.layer!r} returned {tuple(tensor.shape)} for {rows} "
                     f"inputs of {self.now.size}: no map of the input's proportions"
                 )
-            layers.append(Layer(tap.layer, tensor, layout, self.now))
+            layers.append(Layer(tap.layer, tensor, layout, self.now, seen.pooled))
         return layers
 
     def _perturber(self, inputs: Tensor, plan: Plan) -> Perturber:

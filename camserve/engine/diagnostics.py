@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
-
-from torch import Tensor
 
 __all__ = ["Diagnostic", "diagnose"]
 
@@ -55,17 +52,17 @@ _ADVICE = {
 
 
 def diagnose(
-    maps: Sequence[Tensor], score: float, *, zero_gradient: bool, saturated: bool
+    ranges: Sequence[tuple[float, float]], *, finite: bool, zero_gradient: bool, saturated: bool
 ) -> tuple[Diagnostic, ...]:
-    """The diagnostics of one target's signed maps (*S) on the CPU, one for each layer.
+    """The diagnostics of one target's signed maps, one for each layer, by their least and largest
+    values. finite: whether the maps and the score are.
 
-    Maps that are not finite have no other diagnostic; one without gradient is not also called
-    flat. Of several layers, all must be flat, or negative.
+    What is not finite has no other diagnostic; one without gradient is not also called flat. Of
+    several layers, all must be flat, or negative.
     """
-    if not all(bool(one.isfinite().all()) for one in maps) or not math.isfinite(score):
+    if not finite:
         return (Diagnostic.NONFINITE,)
     found = [Diagnostic.SATURATED] if saturated else []
-    ranges = [(float(one.min()), float(one.max())) for one in maps]
     if zero_gradient:
         found.insert(0, Diagnostic.ZERO_GRADIENT)
     elif all(high - low <= 1e-6 * max(abs(low), abs(high)) for low, high in ranges):

@@ -38,11 +38,13 @@ class Watched:
 class HeadForward:
     """`features`: what each feature layer returned, tensors that the output is differentiable in;
     `reduction`: what the reduction layer returned. None: that layer did not run. `calls`: how
-    often each feature layer ran."""
+    often each feature layer ran. `pooled`: of the only feature layer (N, C, *S), the mean over S,
+    which the output is differentiable in instead, for it depends on nothing else of them."""
 
     features: list[Tensor | None] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     reduction: Tensor | None = None
+    pooled: Tensor | None = None
 
 
 @contextmanager

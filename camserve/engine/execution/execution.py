@@ -57,17 +57,24 @@ class Execution:
     def run(
         self, inputs: Tensor, precision: Precision, *, cut: bool, recall: Recall | None = None
     ) -> HeadForward:
-        """One pass. cut: the output is differentiable in the features, which are its leaf.
+        """One pass. cut: the output is differentiable in the features, which are its leaf, or in
+        their mean, if that is all that the head reads of them.
 
         recall: what is known of the inputs does not run again.
         """
         features, *others = self._crossing(inputs, precision, recall)
-        if cut:
-            features = features.detach().requires_grad_()
-        given = [features, *others]
+        head, pooling, pooled = self.split.head, self.split.pooling, None
+        given = features
+        if cut and pooling is not None:
+            with torch.no_grad():
+                given = pooling.mean(features)
+            given = pooled = given.detach().requires_grad_()
+            head = pooling.behind
+        elif cut:
+            given = features = features.detach().requires_grad_()
         if self.split.writes:  # the map explains the value returned at the boundary
-            given = [tensor.clone() for tensor in given]
-        return HeadForward([features], [1], self.split.head(*given))
+            given, *others = (tensor.clone() for tensor in (given, *others))
+        return HeadForward([features], [1], head(given, *others), pooled)
 
     def _crossing(self, inputs: Tensor, precision: Precision, recall: Recall | None) -> Row:
         if recall is None:

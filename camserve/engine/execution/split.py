@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from camserve.engine.execution.pooling import Pooling, pooling_of
 from camserve.engine.execution.tracing import NotSplittable, Traced, traced
 from camserve.engine.head import Watched
 
@@ -20,6 +21,7 @@ class Split:
     """backbone: inputs to a tuple of what crosses the boundary, the features first; head: these to
     the reduction layer's output. Both run the network's own operations on its own weights.
     batches: of what crosses, the dimension that counts the inputs; None of what they share.
+    pooling: how the head begins, if it is with a mean over the positions of (N, C, *S) features.
     shape: of the inputs, 0 for their number; device: where they are. writes: whether the head
     writes to what it gets.
     """
@@ -27,6 +29,7 @@ class Split:
     backbone: fx.GraphModule
     head: fx.GraphModule
     batches: tuple[int | None, ...]
+    pooling: Pooling | None
     shape: tuple[int, ...]
     device: torch.device
     writes: bool
@@ -56,9 +59,11 @@ def split_network(
         raise NotSplittable("the features have no dimension that counts the inputs")
     shape = list(example.shape)
     shape[batch_dimension] = 0
+    whole_head = fx.GraphModule(found.module, head.graph, "Head")
     return Split(
         backbone=_backbone(found, before, crossing),
-        head=fx.GraphModule(found.module, head.graph, "Head"),
+        head=whole_head,
+        pooling=pooling_of(whole_head) if batches[0] == 0 else None,
         batches=batches,
         shape=tuple(shape),
         device=example.device,

@@ -17,8 +17,10 @@ __all__ = ["grad_cam", "grad_cam_plus_plus", "hires_cam", "layer_cam", "x_grad_c
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """sum_k w_k A_k, w_k = mean(G_k) (Selvaraju et al. 2017, eq. 1-2)."""
-    lead = _lead(activations, gradients)
-    return _weighted(activations, gradients.flatten(lead + 2).mean(-1))
+    positions = gradients.flatten(_lead(activations, gradients) + 2)
+    # the same at all of them, as behind a pooling, and held once
+    weights = positions.select(-1, 0) if positions.stride(-1) == 0 else positions.mean(-1)
+    return _weighted(activations, weights)
 
 
 def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
