@@ -49,8 +49,8 @@ openapi: $(VENV)/.dev ## Write openapi/openapi.json from the code
 layers: $(VENV)/.dev ## Write docs/layers.md, the table of automatically chosen layers
 	$(BIN)/python -m tests.engine.layer_table
 
-bench: $(VENV)/.dev ## Measure all that is claimed, about 20 minutes; BENCH=--quick: 4
+bench: $(VENV)/.dev ## Measure all that is claimed, about 20 minutes; BENCH=--quick: a third
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove the virtual environment, caches and the private server's data
-	rm -rf $(VENV) .venv-neighbours .camserve .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) .venv-neighbours .venv-rivals .camserve .mypy_cache .ruff_cache .pytest_cache *.egg-info

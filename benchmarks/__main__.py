@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results.json"
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="a look: about 4 minutes on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and shapes")
     parser.add_argument("--threads", type=int, help="CPU threads of each side; default: all cores")
     parser.add_argument("--device", help="cpu or cuda; default: the GPU if there is one")
     parser.add_argument("--output", type=Path, help="default: results.json; of --quick, nowhere")
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in measured(part, options):
                 rows.append(row)
                 print(*table([row]), sep="\n", flush=True)
+                results.add(part, rows, time.perf_counter() - start_s)
+                if output is not None:
+                    results.write(output)
         except Exception:  # noqa: BLE001 - the other parts are measured all the same
             traceback.print_exc()
             rows.append(Missing(part, "it failed, see the terminal"))

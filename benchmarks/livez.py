@@ -39,7 +39,7 @@ def measure(options: Options) -> Iterator[Row]:
     requests = [request(explain_path("png"), jpeg(*size, seed), **FRESH) for seed in range(4)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(saved(TINY, Path(folder)), threads=1) as service,
+        running(saved(TINY, Path(folder)), threads=1, optimization="none") as service,
     ):
         with Livez(service.port) as idle:
             time.sleep(options.lasting(3))

@@ -54,7 +54,7 @@ def measure(options: Options) -> Iterator[Figure]:
     requests = [request(explain_path("npy&size=224"), body, **FRESH) for body in photographs()]
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(saved(network_for(options), Path(folder)), threads=options.threads) as service,
+        running(saved(network_for(options), Path(folder)), **options.settings) as service,
     ):
         rest = {part: resident_mb(processes) for part, processes in service.parts().items()}
         with Peaks(service) as peaks:

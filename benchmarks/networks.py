@@ -32,11 +32,13 @@ LAST_NORMS = {
 
 @dataclass(frozen=True)
 class Network:
-    """name, the shape of one input, and what builds it."""
+    """name, the shape of one input, and what builds it. compiles: whether there is time to compile
+    it, too, for the optimised execution."""
 
     name: str
     shape: tuple[int, ...]
     _build: Callable[[], nn.Module]
+    compiles: bool = False
 
     def build(self) -> nn.Module:
         """In evaluation mode; the same each time."""
@@ -118,7 +120,7 @@ def _resnet_3d() -> nn.Module:
 
 SQUARE = (3, 224, 224)
 NETWORKS = {
-    "resnet50": Network("ResNet-50", SQUARE, lambda: _of_transformers("ResNet")),
+    "resnet50": Network("ResNet-50", SQUARE, lambda: _of_transformers("ResNet"), compiles=True),
     "mobilenetv2": Network("MobileNetV2", SQUARE, lambda: _of_transformers("MobileNetV2")),
     "convnext": Network(
         "ConvNeXt-T",

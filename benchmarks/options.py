@@ -27,6 +27,15 @@ class Options:
         found = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(quick=quick, threads=threads or torch.get_num_threads(), device=found)
 
+    @property
+    def settings(self) -> dict[str, str | int]:
+        """Of a camserve that does as the options say."""
+        return {
+            "threads": self.threads,
+            "devices": "cuda:0" if self.device == "cuda" else self.device,
+            "optimization": "fold" if self.tiny else "compile",
+        }
+
     def lasting(self, seconds: float) -> float:
         """How long to measure what takes `seconds` in a whole run."""
         return 0.3 if self.tiny else seconds / 4 if self.quick else seconds

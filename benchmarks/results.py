@@ -18,28 +18,34 @@ __all__ = ["Results"]
 class Results:
     """The rows of each part, with what they were measured on."""
 
-    def __init__(self, head: dict[str, Any], parts: dict[str, Any]) -> None:
+    def __init__(self, head: dict[str, Any], parts: dict[str, Any], *, quick: bool) -> None:
         self._head = head
         self._parts = parts
+        self._quick = quick
 
     @classmethod
     def here(cls, options: Options) -> Self:
         """Of this machine, without a row."""
         head = {"machine": machine(), "device": options.device, "threads": options.threads}
-        return cls(head, {})
+        return cls(head, {}, quick=options.quick)
 
     @classmethod
     def read(cls, path: Path, options: Options) -> Self:
         """What the file says of other parts, if it is of this machine and these options."""
         here = cls.here(options)
-        known = json.loads(path.read_text()) if path.exists() else {}
-        parts = known.pop("parts", {})
-        return cls(here._head, parts) if known == here._head else here  # noqa: SLF001 - our own
+        here.take_over(json.loads(path.read_text()) if path.exists() else {})
+        return here
+
+    def take_over(self, known: dict[str, Any]) -> None:
+        """The parts of another report, if it is of this machine."""
+        if {name: known.get(name) for name in self._head} == self._head:
+            self._parts = known["parts"]
 
     def add(self, part: str, rows: Sequence[Row], took_s: float) -> None:
         """Take the place of what was known of this part."""
         self._parts[part] = {
             "measured": dt.datetime.now(dt.UTC).date().isoformat(),
+            "quick": self._quick,
             "took_s": round(took_s),
             "versions": versions(),
             "rows": documented(rows),

@@ -28,7 +28,8 @@ def measure(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model = saved(network_for(options), Path(folder))
         for workers in WORKERS[: 2 if options.tiny else None]:
-            with running(model, devices=",".join(["cpu"] * workers), threads=1) as service:
+            known = options.settings | {"devices": ",".join(["cpu"] * workers), "threads": 1}
+            with running(model, **known) as service:
                 for lasting_s in (3, 10):  # the first to warm up
                     load = asyncio.run(
                         closed_loop(service.port, requests, CLIENTS, options.lasting(lasting_s))

@@ -11,13 +11,13 @@ import asyncio
 import re
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.executions import Execution, executions
+from benchmarks.executions import optimised
 from benchmarks.figures import Figure, Row, at_least, at_most
 from benchmarks.load import Answer, Load, ask, closed_loop, open_loop, request
 from benchmarks.networks import NETWORKS, TINY, Network, pictures
@@ -43,7 +43,7 @@ def measure(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model = saved(network, Path(folder))
         before = bare_per_s(network, options)
-        with running(model, threads=options.threads, **device_of(options)) as service:
+        with running(model, **options.settings) as service:
             bodies = photographs()
             yield from _closed(service, bodies, before, options)
             yield from _caches(service, options)
@@ -53,10 +53,6 @@ def measure(options: Options) -> Iterator[Row]:
 
 def network_for(options: Options) -> Network:
     return TINY if options.tiny else NETWORKS["resnet50"]
-
-
-def device_of(options: Options) -> Mapping[str, str]:
-    return {"devices": "cuda:0" if options.device == "cuda" else options.device}
 
 
 def photographs(first: int = 0, count: int = PHOTOGRAPHS) -> list[bytes]:
@@ -71,17 +67,12 @@ def explain_path(form: str, class_index: int = 0) -> str:
 def bare_per_s(network: Network, options: Options) -> float:
     """Maps a second of the engine alone, as a worker runs it: full batches, one class each."""
     torch.set_num_threads(options.threads)
-    execution = served(network, options)
+    (execution,) = optimised(network, options)
     inputs = pictures(BATCH, network.shape)
     explain = partial(execution.explain, inputs, [[ClassIndex(0)]] * BATCH)
     explain()
     rounds = 3 if options.tiny else max(4, round(options.lasting(16)))
     return BATCH / statistics.median(timed(explain) for _ in range(rounds))
-
-
-def served(network: Network, options: Options) -> Execution:
-    """As a worker has it."""
-    return executions(network.build, network.shape, options.device)[0]
 
 
 def _closed(

@@ -11,6 +11,7 @@ from benchmarks.figures import Figure, Latencies, Row
 from benchmarks.options import Options
 
 TINY = Options(tiny=True, threads=1)
+OTHERS = ("worker", "scaling", "memory", "livez", "libraries", "servers")
 
 
 def rows(part: str) -> dict[str, Row]:
@@ -46,6 +47,6 @@ def test_service() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("part", ["worker", "scaling", "memory", "livez"])
+@pytest.mark.parametrize("part", OTHERS)
 def test_other_parts(part: str) -> None:
     assert rows(part)
