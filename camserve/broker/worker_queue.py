@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from redis.asyncio import Redis
 
 from camserve.broker import failures, keys
+from camserve.broker.beginning import begin
 from camserve.broker.claim_source import ClaimSource
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Begun, Claim
@@ -102,63 +103,11 @@ class WorkerQueue:
 
         known: payloads that need not be fetched again, by the ids of their jobs. Tried again after
         an outage it counts no other attempt."""
-        limits = self._options
-        of_models: dict[str, list[Claim]] = {}
-        for claim in claims:
-            of_models.setdefault(claim.model, []).append(claim)
-        begins = [
-            call(
-                "begin",
-                [keys.prefix(model)],
-                *(self._consumer, limits.max_attempts, limits.job_ttl_ms),
-                *(failures.EXPIRED, failures.DEAD),
-                *(limits.dead_letter_cap, limits.dead_letter_ttl_ms),
-                *(
-                    part
-                    for claim in of_model
-                    for part in (claim.job_id, claim.lane, claim.entry, claim.token)
-                ),
-            )
-            for model, of_model in of_models.items()
-        ]
-        unknown = [claim for claim in claims if claim.job_id not in known]
-        gets = [("GET", keys.payload(claim.model, claim.job_id)) for claim in unknown]
-        # a letter that one of these may leave is found though nobody serves its model any more
-        suspects = {claim.model for claim in claims if claim.redelivered}
-        notes = [call("note", [keys.QUEUES], one, limits.dead_letter_ttl_ms) for one in suspects]
-        replies = (await execute(self._redis, *notes, *begins, *gets))[len(notes) :]
-        fetched = zip((claim.job_id for claim in unknown), replies[len(begins) :], strict=True)
-        payloads = {**known, **dict(fetched)}
-        started_of = {
-            claim: started
-            for of_model, all_started in zip(of_models.values(), replies, strict=False)
-            for claim, started in zip(of_model, all_started, strict=True)
-        }
-        batch = []
-        for claim in claims:
-            started = started_of[claim]
-            if started is None:
-                continue
-            payload = payloads[claim.job_id]
-            attempts, deadline_ms, document, queued_ms = started
-            begun = Begun(
-                job_id=claim.job_id,
-                token=claim.token,
-                payload=payload or b"",
-                document=document,
-                attempts=int(attempts),
-                deadline_ms=int(deadline_ms),
-                redelivered=int(attempts) > 1,
-                claim=claim,
-                begun_s=time.monotonic(),
-                queued_ms=int(queued_ms),
-            )
-            if payload is None:  # evicted by a server that is set up to evict
-                # in an outage it waits for its lease; the rest of the batch must not wait with it
-                with contextlib.suppress(QueueUnavailable):
-                    await self.fail(begun, failures.PAYLOAD_LOST.encode())
-            else:
-                batch.append(begun)
+        batch, lost = await begin(self._redis, self._options, self._consumer, claims, known)
+        for begun in lost:  # evicted by a server that is set up to evict
+            # in an outage it waits for its lease; the rest of the batch must not wait with it
+            with contextlib.suppress(QueueUnavailable):
+                await self.fail(begun, failures.PAYLOAD_LOST.encode())
         return batch
 
     async def extend(self, held: Sequence[Held]) -> list[Held]:
