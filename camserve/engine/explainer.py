@@ -18,6 +18,7 @@ from camserve.engine.attributions import Attribution
 from camserve.engine.budget import Budget
 from camserve.engine.computation import Computation
 from camserve.engine.evaluation import ScoreOf
+from camserve.engine.exclusion import tracing
 from camserve.engine.execution.activations import Recall
 from camserve.engine.execution.execution import Execution, RunBackbone
 from camserve.engine.execution.split import split_network
@@ -136,7 +137,7 @@ class Explainer:
             watched, batch = plan.watched(), self.batch_dimension
             shape = list(self._accepted.probe_shape)
             shape[batch] = 2
-            with self.alone():
+            with self._lock, tracing(), ordinary_autograd():
                 example = torch.zeros(shape, device=self._accepted.device)
                 parts = split_network(self._model, example, batch, watched)
             where = (watched.features[0], (watched.reduction, watched.path))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from camserve.engine.exclusion import computing
 from camserve.engine.nested import floating_tensors, output_tensor, replace_tensor
 from camserve.engine.precision import Backbone, is_half
 
@@ -50,13 +51,15 @@ class HeadForward:
 @contextmanager
 def ordinary_autograd() -> Iterator[None]:
     """Autograd works inside, whatever the caller's mode (no_grad, inference_mode), and numbers are
-    as wide as their tensors, whatever the caller's autocast; then all is as before.
+    as wide as their tensors, whatever the caller's autocast; then all is as before. Nobody traces
+    meanwhile.
 
     Grad mode is on from the start, and yet the backbone builds no graph: the weights are frozen
     and the input does not require grad. Were it off, a model's own `with torch.no_grad()` around
     its backbone would, at its end, turn it off again behind the feature layer.
     """
     with ExitStack() as modes:
+        modes.enter_context(computing())
         modes.enter_context(torch.inference_mode(mode=False))
         modes.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from camserve.engine import ClassIndex, Explainer, Reduction, Top
+from camserve.engine.execution.compiling import save_program
 from camserve.engine.execution.tracing import NotSplittable
 from camserve.vocabulary import Method
 from tests.engine.hooks import hooks
@@ -256,3 +261,33 @@ def test_what_cannot_be_divided_says_why_and_goes_on(model: nn.Module, reason: s
     [[after]] = explainer.explain(inputs, [[Top(1)]])
     assert torch.equal(before.map, after.map)
     assert hooks(model) == 0
+
+
+def test_what_computes_meanwhile_is_not_disturbed_by_tracing(tmp_path: Path) -> None:
+    """torch's tracer patches the modules of all threads, and the weights of what it traces."""
+    first = Explainer(randomised(ResNetLike()), torch.zeros(1, 3, 32, 32))
+    split = first.split().split
+    inputs, targets = noise(1, 3, 32, 32), [[ClassIndex(1)]]
+    [[expected]] = first.explain(inputs, targets)
+    undivided = first.with_execution(None)
+    stop = threading.Event()
+
+    def explain() -> int:
+        count = 0
+        while not stop.is_set():
+            for explainer in (first, undivided):
+                [[found]] = explainer.explain(inputs, targets)
+                assert difference(found.map, expected.map) < 1e-5
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(explain)
+        try:
+            for _ in range(3):
+                other = Explainer(randomised(MobileNetLike()), torch.zeros(1, 3, 32, 32))
+                other.split()
+                save_program(tmp_path / "program.pt2", split, 0, "float32")
+        finally:
+            stop.set()
+        assert running.result() > 0

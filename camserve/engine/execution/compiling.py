@@ -22,13 +22,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from camserve.engine.exclusion import tracing
 from camserve.engine.execution import compiler_process
 from camserve.engine.execution.execution import RunBackbone, in_precision
 from camserve.engine.execution.identity import identity_of
 from camserve.engine.execution.split import Split
 from camserve.vocabulary import Precision
 
-__all__ = ["CannotCompile", "Compiler"]
+__all__ = ["CannotCompile", "Compiler", "save_program"]
 
 _LOOK_S = 0.2
 _KEPT = 4  # two precisions of two versions
@@ -69,7 +70,7 @@ class Compiler:
     ) -> None:
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             program, made = Path(scratch) / "backbone.pt2", Path(scratch) / "compiled.pt2"
-            _save_program(program, split, batch, precision)
+            save_program(program, split, batch, precision)
             _compile_apart(program, made, Path(scratch), until_s)
             made.replace(package)
 
@@ -92,17 +93,17 @@ class _In(nn.Module):
         return tuple(one.float() if one.is_floating_point() else one for one in found)
 
 
-def _save_program(path: Path, split: Split, batch: int, precision: Precision) -> None:
+def save_program(path: Path, split: Split, batch: int, precision: Precision) -> None:
     dynamic = {batch: torch.export.Dim("batch", min=1, max=4096)}
     try:
-        with torch.no_grad():
+        with tracing(), torch.no_grad():
             program = torch.export.export(
                 _In(split.backbone, precision),
                 (split.example(2),),
                 dynamic_shapes=(dynamic,),
                 strict=False,
             )
-            torch.export.save(program, path)
+        torch.export.save(program, path)
     except OSError:
         raise
     except Exception as error:  # it is then run as it is
