@@ -151,9 +151,9 @@ def is_optimised(card: bytes) -> bool:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and SIGKILL to whatever of it has not ended in time."""
-    family = [psutil.Process(process.pid)]
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family += family[0].children(recursive=True)
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
+        family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_S)

@@ -16,16 +16,22 @@ from typing import Any
 import torch
 from kserve import Model, ModelServer
 
-from benchmarks.rivals.inside.explainers import captum
+from benchmarks.rivals.inside.explainers import Explain, captum
 from benchmarks.rivals.inside.network import THREADS, load_named, preprocess
 
 
 class GradCam(Model):  # type: ignore[misc,unused-ignore]
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._explain = captum(load_named())
-        torch.set_num_threads(1)
+        self._explain: Explain | None = None
         self.ready = True
+
+    def load(self) -> Explain:
+        """In the process that explains: KServe pickles the model for its workers."""
+        if self._explain is None:
+            self._explain = captum(load_named())
+            torch.set_num_threads(1)
+        return self._explain
 
     def preprocess(self, payload: Any, headers: Any = None) -> Any:  # noqa: ARG002
         inputs = [preprocess(base64.b64decode(one["b64"])) for one in payload["instances"]]
@@ -33,7 +39,7 @@ class GradCam(Model):  # type: ignore[misc,unused-ignore]
 
     def explain(self, payload: Any, headers: Any = None) -> Any:  # noqa: ARG002
         inputs, class_index = payload
-        maps = self._explain(inputs, [[class_index]] * len(inputs))
+        maps = self.load()(inputs, [[class_index]] * len(inputs))
         return {"explanations": maps[:, 0].tolist()}
 
 
