@@ -105,8 +105,12 @@ async def test_a_result_answers_a_later_job(
 ) -> None:
     first = await compute(attachments={"picture.0": b"theirs"}, document=b"first")
     await time_passes(redis)
+    await redis.delete(keys.QUEUES)
     again = await recall(cache, document=b"again", attachments={"picture.0": b"ours"}, listed=True)
     assert again is not None
+    assert await redis.smembers(keys.QUEUES) == {MODEL.encode()}, "the reaper would pass it over"
+    for name in (keys.job, keys.result, keys.attachments):
+        assert await redis.pttl(name(MODEL, again)) <= 60_000, "a closed job has `job_ttl_s`"
     assert again != first
     record = await queue.get(again)
     assert record is not None

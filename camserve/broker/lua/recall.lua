@@ -3,8 +3,8 @@
 --       key ('' for none), fingerprint; listed, delivery_life_ms, weight: as enqueue has them; digest
 --       of what it computes.
 -- A job that an earlier result answers: it is closed as it is made, and was never in the queue.
--- Returns {outcome, id}, of which outcome is hit, duplicate or conflict; or {'miss'}, and nothing was
--- done.
+-- Returns {outcome, id}, of which outcome is accepted, duplicate or conflict; or {'miss'}, and nothing
+-- was done.
 local prefix, attachments = KEYS[1], KEYS[2]
 local id, lane, ttl_ms, nonce = ARGV[1], ARGV[3], tonumber(ARGV[6]), ARGV[7]
 local idempotency, fingerprint = ARGV[8], ARGV[9]
@@ -17,7 +17,7 @@ end
 
 local outcome, first = earlier(prefix, id, nonce, idempotency, fingerprint)
 if outcome then
-  return refuse(outcome == 'accepted' and 'hit' or outcome, first)
+  return refuse(outcome, first)
 end
 local entry, result = entry_id(ARGV[13], lane), key(prefix, 'out', id)
 if redis.call('COPY', key(prefix, 'cache', entry), result, 'REPLACE') == 0 then
@@ -35,4 +35,4 @@ redis.call('PEXPIRE', job, ttl_ms)
 move(attachments, key(prefix, 'att', id), ttl_ms)
 note_idempotency(prefix, idempotency, id, fingerprint, life_ms)
 tell(prefix, id, ttl_ms)
-return {'hit', id}
+return {'accepted', id}
