@@ -69,6 +69,7 @@ def finished(
         id="x", model="toy", state=State.SUCCEEDED, attempts=1, priority=Priority.BULK,
         created_ms=0, started_ms=0, completed_ms=0, deadline_ms=0, cancel_requested=False,
         document=b"", failure=None, progress=None, owner=None, consumer=None, delivery=None,
+        lookup=None, is_stored=False,
     )  # fmt: skip
     pictures = {index: one.picture for index, one in enumerate(prepared)}
     maps = tuple((one,) for one in signed)
