@@ -47,13 +47,15 @@ class Outlet(logging.Handler):
             line = self.format(lost)
         try:
             self._waiting.put_nowait(line)
-            if self._dropped:
-                lost = _record(__name__, logging.WARNING, "log lines were dropped")
-                lost.lines = self._dropped
-                self._waiting.put_nowait(self.format(lost))
-                self._dropped = 0
         except queue.Full:
             self._dropped += 1
+            return
+        if self._dropped:
+            lost = _record(__name__, logging.WARNING, "log lines were dropped")
+            lost.lines = self._dropped
+            with contextlib.suppress(queue.Full):  # it is said later
+                self._waiting.put_nowait(self.format(lost))
+                self._dropped = 0
 
     def flush(self) -> None:
         waiting = self._waiting

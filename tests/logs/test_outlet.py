@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 from collections.abc import Iterator
 
@@ -57,6 +58,21 @@ def test_a_reader_that_stopped_holds_nobody_up(
     assert len(numbers) + sum(dropped) == ENOUGH
     assert sum(dropped) > 0
     assert "again " in lines[-2:]
+
+
+def test_a_line_that_found_room_is_not_counted_as_dropped(pipe: tuple[int, int]) -> None:
+    """Although there is none left for saying how many were."""
+    handler = Outlet(logging.Formatter("%(message)s %(lines)s", defaults={"lines": ""}), pipe[1])
+    handler._waiting = waiting = queue.Queue(2)  # nobody takes anything out
+    logger = logger_to(handler)
+    for event in ("first", "second", "dropped"):
+        logger.info(event)
+    assert waiting.get_nowait() == "first "
+    logger.info("third")
+    assert [waiting.get_nowait() for _ in range(2)] == ["second ", "third "]
+    logger.info("fourth")
+    assert [waiting.get_nowait() for _ in range(2)] == ["fourth ", "log lines were dropped 1"]
+    os.close(pipe[1])
 
 
 def test_a_stream_that_is_gone_is_no_error(pipe: tuple[int, int]) -> None:
