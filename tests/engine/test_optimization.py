@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from camserve.engine import ClassIndex, Explainer
+from camserve.engine.execution import compiling
 from camserve.engine.execution.compiling import CannotCompile, Compiler
 from camserve.engine.execution.execution import RunBackbone
 from camserve.engine.execution.folding import own_bytes, prepared
+from camserve.engine.execution.identity import identity_of
 from camserve.engine.execution.optimization import (
     COMPILED,
     OPERATIONS,
@@ -132,6 +134,9 @@ class FakeCompiler:
             raise self.run
         return self.run, 7
 
+    def survived(self, *_: object) -> None:
+        """As the real one has it."""
+
 
 def test_the_fastest_way_with_true_maps_is_used_and_costs_what_it_says() -> None:
     explainer = explainer_of(ResNetLike())
@@ -208,7 +213,11 @@ def test_a_compiled_backbone_takes_any_number_of_inputs_and_is_kept(tmp_path: Pa
         for one, other in zip(run(noise(count)), known, strict=True):
             assert difference(one, other) < 1e-5
     (package,) = (tmp_path / "model").glob("*.pt2")
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {package.name, "lock"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        package.name,
+        package.with_suffix(".trials").name,
+        "lock",
+    }
     made_ns = package.stat().st_ino
     same = explainer_of(PlainCNN()).split()  # as after a restart
     compiler.compiled(same.split, same.batch, "float32")
@@ -237,6 +246,28 @@ def test_a_compiler_that_fails_says_its_last_words(
     with pytest.raises(CannotCompile, match="the compiler failed: "):
         Compiler(tmp_path / "made", 200).compiled(execution.split, execution.batch, "float32")
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"lock"}
+
+
+def test_what_ended_several_processes_is_tried_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels of another processor, say, end each process that calls them."""
+    explainer = explainer_of(PlainCNN())
+    execution = explainer.split()
+    backbone = execution.split.backbone
+    monkeypatch.setattr(compiling, "_loaded", lambda _package: backbone)
+    for precision in ("float32", "bfloat16"):
+        (tmp_path / f"{identity_of(backbone, precision)}.pt2").touch()
+    compiler = Compiler(tmp_path, 5)
+    for _ in range(3):  # the process that loads it is never heard of again
+        compiler.compiled(execution.split, execution.batch, "float32")
+    with pytest.raises(CannotCompile, match="ended meanwhile"):
+        compiler.compiled(execution.split, execution.batch, "float32")
+    compiler.compiled(execution.split, execution.batch, "bfloat16")  # another one
+    (tmp_path / f"{identity_of(backbone, 'float32')}.trials").unlink()
+    for _ in range(4):
+        found = optimize(explainer, "float32", 2, compiler)
+        assert {trial.way for trial in found.trials if trial.ratio} >= {OPERATIONS, COMPILED}
 
 
 def test_a_folder_that_cannot_be_written_to_says_so(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = ["CannotCompile", "Compiler", "save_program"]
 
 _LOOK_S = 0.2
 _KEPT = 4  # two precisions of two versions
+_TRIES = 3  # a process may end for other reasons while it tries a package
 
 
 class CannotCompile(Exception):
@@ -61,9 +62,16 @@ class Compiler:
                     self._make(package, split, batch, precision, until_s)
                 os.utime(package)
                 self._forget_old()
+                _begin_trial(package)
             return _loaded(package), package.stat().st_size
         except OSError as error:  # a full disk, or a folder that may not be written to
             raise CannotCompile(f"{type(error).__name__}: {error.strerror}") from error
+
+    def survived(self, split: Split, precision: Precision) -> None:
+        """The process has tried the compiled backbone, and still lives."""
+        package = self.folder / f"{identity_of(split.backbone, precision)}.pt2"
+        with contextlib.suppress(OSError):
+            _trials(package).unlink(missing_ok=True)
 
     def _make(
         self, package: Path, split: Split, batch: int, precision: Precision, until_s: float
@@ -78,6 +86,20 @@ class Compiler:
         packages = sorted(self.folder.glob("*.pt2"), key=lambda file: file.stat().st_mtime)
         for package in packages[:-_KEPT]:
             package.unlink()
+
+
+def _trials(package: Path) -> Path:
+    """Holds a byte for each process that began to try the package and has not survived it."""
+    return package.with_suffix(".trials")
+
+
+def _begin_trial(package: Path) -> None:
+    """Raises CannotCompile for one that ended several processes: else it would end each worker that
+    follows."""
+    with _trials(package).open("ab") as trials:
+        if trials.tell() >= _TRIES:
+            raise CannotCompile("processes that tried it ended meanwhile")
+        trials.write(b"-")
 
 
 class _In(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import platform
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx
@@ -31,10 +32,20 @@ def identity_of(backbone: fx.GraphModule, precision: Precision) -> str:
 
 
 def _kind(device: torch.device) -> str:
-    """Of a CPU with the number of threads, which the kernels have built in."""
+    """Of a CPU with the number of threads, which the kernels have built in, and with all that it
+    can do: the compiler uses it, and another CPU that shares the folder would end of it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+    return f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} {_abilities()}"
+
+
+def _abilities() -> str:
+    """Linux tells; elsewhere the name of the processor must do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _bytes_of(tensor: Tensor) -> ctypes.Array[ctypes.c_char]:

@@ -92,6 +92,8 @@ def optimize(
         except CannotCompile as error:
             notes.append(Trial(COMPILED, note=str(error)))
     judged = trying.judged(ways, sorted({1, batch}))
+    if compiler is not None:
+        compiler.survived(explainer.split().split, precision)
     best = _best(judged)
     if best.way != OPERATIONS:
         run = next(way.run for way in ways if way.name == best.way)
