@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from fastapi import FastAPI
@@ -188,8 +189,17 @@ def binary(*media_types: str) -> dict[str, Any]:
     return {media_type: {"schema": BINARY} for media_type in media_types}
 
 
+_one_derives = threading.Lock()
+
+
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document: what FastAPI derives, with the parts that only we know."""
+    """The OpenAPI document: what FastAPI derives, with the parts that only we know. From any
+    thread."""
+    with _one_derives:  # FastAPI's derivation fails where several threads are in it
+        return _derived(app)
+
+
+def _derived(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,

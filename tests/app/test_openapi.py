@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from app.documents import inline_uploads
 from app.flat_fields import flat_fields
+from app.main import create_app
 from app.negotiation import JSON, NPY, PICTURES, ZIP
 from app.openapi import PATH, render
 from app.pictures import decode_picture
@@ -21,6 +23,7 @@ from app.uploads import RAW_TYPES
 from camserve.contracts.requests import ExplanationRequest
 from camserve.contracts.states import TERMINAL
 from camserve.errors import ErrorCode
+from camserve.settings import Settings
 
 DOCUMENT: dict[str, Any] = json.loads(render())
 FLAT_FIELDS = flat_fields(ExplanationRequest)
@@ -304,3 +307,11 @@ def test_what_an_answer_holds_is_described(name: str) -> None:
     for member, schema in DOCUMENT["components"]["schemas"][name]["properties"].items():
         text = schema.get("description", "")
         assert member in plain or "$ref" in schema or text.endswith("."), f"{name}.{member}"
+
+
+def test_several_threads_may_ask_for_the_document() -> None:
+    """As the first unknown paths do, for which near ones are looked up."""
+    app = create_app(Settings(redis_url="redis://unused"))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: app.openapi(), range(8)))
+    assert all(one is found[0] for one in found)
