@@ -23,7 +23,7 @@ from camserve.engine.execution.activations import Recall
 from camserve.engine.execution.execution import Execution, RunBackbone
 from camserve.engine.execution.split import split_network
 from camserve.engine.execution.tracing import NotSplittable
-from camserve.engine.execution.trials import agreement
+from camserve.engine.execution.verification import Verification
 from camserve.engine.head import ordinary_autograd
 from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
@@ -32,14 +32,13 @@ from camserve.engine.plan import Plan, check_choices
 from camserve.engine.predictions import Prediction
 from camserve.engine.preparation import placement, prepare
 from camserve.engine.quantization import quantize_weights
-from camserve.engine.recording import SEED, noise_like
 from camserve.engine.recurrence import PlainRecurrence
 from camserve.engine.reporting import Named, OutputScores
 from camserve.engine.reports import ModelReport
 from camserve.engine.reweighting import Reweighted
 from camserve.engine.scores import Reader
 from camserve.engine.settling import check_targets
-from camserve.engine.targets import Target, Top
+from camserve.engine.targets import Target
 from camserve.errors import NotExplainable, ShapeMismatch
 from camserve.vocabulary import Method, Precision
 
@@ -149,16 +148,12 @@ class Explainer:
     def _verify(self, execution: Execution) -> None:
         """Raises NotSplittable if the parts explain otherwise than the model: its gradient may be
         one that no graph shows."""
-        generator = torch.Generator().manual_seed(SEED)
-        one = execution.split.example(1)
-        noise = torch.cat([noise_like(one, generator) for _ in range(2)], execution.batch)
-        expected = self.with_execution(None).explain(noise, [[Top(1)]] * 2)
-        targets = [[one.target for one in row] for row in expected]
+        verification = Verification(self, execution)
         try:
-            found = self.with_execution(execution).explain(noise, targets)
+            found = verification.agreement(execution, "float32")
         except Exception as error:  # whatever it was, the model works as it is
             raise NotSplittable(f"its parts fail: {type(error).__name__}") from error
-        if agreement(found, expected).error > PARTS_ERROR:
+        if found.error > PARTS_ERROR:
             raise NotSplittable(
                 "its parts have other maps: torch.export does not capture all of it"
             )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from torch import Tensor
 from camserve.engine import ClassIndex, Explainer
 from camserve.engine.execution import compiling
 from camserve.engine.execution.compiling import CannotCompile, Compiler
-from camserve.engine.execution.execution import RunBackbone
+from camserve.engine.execution.execution import Execution, RunBackbone
 from camserve.engine.execution.folding import own_bytes, prepared
 from camserve.engine.execution.identity import identity_of
 from camserve.engine.execution.optimization import (
@@ -129,13 +132,11 @@ class FakeCompiler:
 
     run: RunBackbone | Exception
 
-    def compiled(self, *_: object) -> tuple[RunBackbone, int]:
+    @contextmanager
+    def compiled(self, *_: object) -> Iterator[tuple[RunBackbone, int]]:
         if isinstance(self.run, Exception):
             raise self.run
-        return self.run, 7
-
-    def survived(self, *_: object) -> None:
-        """As the real one has it."""
+        yield self.run, 7
 
 
 def test_the_fastest_way_with_true_maps_is_used_and_costs_what_it_says() -> None:
@@ -206,32 +207,36 @@ def test_a_compiled_backbone_takes_any_number_of_inputs_and_is_kept(tmp_path: Pa
     explainer = explainer_of(PlainCNN())
     execution = explainer.split()
     compiler = Compiler(tmp_path / "model", 200)
-    run, size = compiler.compiled(execution.split, execution.batch, "float32")
-    assert size > 0
-    expected = {count: execution.split.backbone(noise(count)) for count in (1, 2, 5)}
-    for count, known in expected.items():
-        for one, other in zip(run(noise(count)), known, strict=True):
-            assert difference(one, other) < 1e-5
+    with compiler.compiled(execution.split, execution.batch, "float32") as (run, size):
+        assert size > 0
+        for count in (1, 2, 5):
+            known = execution.split.backbone(noise(count))
+            for one, other in zip(run(noise(count)), known, strict=True):
+                assert difference(one, other) < 1e-5
     (package,) = (tmp_path / "model").glob("*.pt2")
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {
-        package.name,
-        package.with_suffix(".trials").name,
-        "lock",
-    }
-    made_ns = package.stat().st_ino
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {package.name, "lock"}
+    made = package.stat().st_ino
     same = explainer_of(PlainCNN()).split()  # as after a restart
-    compiler.compiled(same.split, same.batch, "float32")
-    assert package.stat().st_ino == made_ns
+    with compiler.compiled(same.split, same.batch, "float32"):
+        assert package.stat().st_ino == made
     package.write_bytes(b"cut off")
-    with pytest.raises(CannotCompile, match="cannot be loaded"):
-        compiler.compiled(execution.split, execution.batch, "float32")
+    assert "cannot be loaded" in refusal(compiler, execution)
     assert not package.exists()  # and is made again by the next
+
+
+def refusal(compiler: Compiler, execution: Execution) -> str:
+    """Why there is no compiled backbone."""
+    with (
+        pytest.raises(CannotCompile) as caught,
+        compiler.compiled(execution.split, execution.batch, "float32"),
+    ):
+        pass
+    return str(caught.value)
 
 
 def test_a_compiler_that_is_not_done_in_time_is_ended(tmp_path: Path) -> None:
     execution = explainer_of(PlainCNN()).split()
-    with pytest.raises(CannotCompile, match="not done in time"):
-        Compiler(tmp_path, 0.5).compiled(execution.split, execution.batch, "float32")
+    assert "not done in time" in refusal(Compiler(tmp_path, 0.5), execution)
     assert {path.name for path in tmp_path.iterdir()} == {"lock"}
 
 
@@ -243,8 +248,7 @@ def test_a_compiler_that_fails_says_its_last_words(
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", os.fspath(broken))
     execution = explainer_of(PlainCNN()).split()
-    with pytest.raises(CannotCompile, match="the compiler failed: "):
-        Compiler(tmp_path / "made", 200).compiled(execution.split, execution.batch, "float32")
+    assert refusal(Compiler(tmp_path / "made", 200), execution).startswith("the compiler failed: ")
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"lock"}
 
 
@@ -255,26 +259,52 @@ def test_what_ended_several_processes_is_tried_no_more(
     explainer = explainer_of(PlainCNN())
     execution = explainer.split()
     backbone = execution.split.backbone
+    package = tmp_path / f"{identity_of(backbone, 'float32')}.pt2"
+    package.touch()
     monkeypatch.setattr(compiling, "_loaded", lambda _package: backbone)
-    for precision in ("float32", "bfloat16"):
-        (tmp_path / f"{identity_of(backbone, precision)}.pt2").touch()
     compiler = Compiler(tmp_path, 5)
-    for _ in range(3):  # the process that loads it is never heard of again
-        compiler.compiled(execution.split, execution.batch, "float32")
-    with pytest.raises(CannotCompile, match="ended meanwhile"):
-        compiler.compiled(execution.split, execution.batch, "float32")
-    compiler.compiled(execution.split, execution.batch, "bfloat16")  # another one
-    (tmp_path / f"{identity_of(backbone, 'float32')}.trials").unlink()
-    for _ in range(4):
+    for _ in range(4):  # of those who live nothing stays
         found = optimize(explainer, "float32", 2, compiler)
-        assert {trial.way for trial in found.trials if trial.ratio} >= {OPERATIONS, COMPILED}
+        assert COMPILED in {trial.way for trial in found.trials if trial.ratio}
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            with compiler.compiled(execution.split, execution.batch, "float32"):
+                os._exit(1)
+        os.waitpid(child, 0)
+    assert "ended meanwhile" in refusal(compiler, execution)
+
+
+def test_workers_that_start_together_try_it_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial of one that lives is no sign of one that has died."""
+    execution = explainer_of(PlainCNN()).split()
+    backbone = execution.split.backbone
+    (tmp_path / f"{identity_of(backbone, 'float32')}.pt2").touch()
+    monkeypatch.setattr(compiling, "_loaded", lambda _package: backbone)
+    compiler = Compiler(tmp_path, 60)
+    inside = 0
+    met = threading.Condition()
+
+    def attempt(_number: int) -> bool:
+        nonlocal inside
+        with compiler.compiled(execution.split, execution.batch, "float32"), met:
+            inside += 1
+            met.notify_all()
+            others_came = met.wait_for(lambda: inside > 1, timeout=0.1)
+            inside -= 1
+        return others_came
+
+    with ThreadPoolExecutor(6) as threads:
+        assert not any(threads.map(attempt, range(6)))
 
 
 def test_a_folder_that_cannot_be_written_to_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    execution = explainer_of(PlainCNN()).split()
-    with pytest.raises(CannotCompile, match=r"NotADirectoryError|FileExistsError"):
-        Compiler(tmp_path / "file", 5).compiled(execution.split, execution.batch, "float32")
+    execution = explainer_of(ResNetLike()).split()
+    why = refusal(Compiler(tmp_path / "file", 5), execution)
+    assert "NotADirectoryError" in why or "FileExistsError" in why
 
 
 def test_the_oldest_packages_of_a_model_are_forgotten(tmp_path: Path) -> None:

@@ -48,30 +48,31 @@ class Compiler:
     folder: Path
     time_limit_s: float
 
-    def compiled(self, split: Split, batch: int, precision: Precision) -> tuple[RunBackbone, int]:
+    @contextlib.contextmanager
+    def compiled(
+        self, split: Split, batch: int, precision: Precision
+    ) -> Iterator[tuple[RunBackbone, int]]:
         """The backbone, and how many bytes it takes besides the model. Minutes, the first time.
 
-        batch: the dimension of the inputs that counts them. Raises CannotCompile.
+        It is tried inside, by one worker at a time: so a trial that was begun before, and has not
+        ended, is of a process that did not survive it. batch: the dimension of the inputs that
+        counts them. Raises CannotCompile.
         """
         until_s = time.monotonic() + self.time_limit_s
         package = self.folder / f"{identity_of(split.backbone, precision)}.pt2"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with _alone(self.folder / "lock", until_s):
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_alone(self.folder / "lock", until_s))
                 if not package.exists():
                     self._make(package, split, batch, precision, until_s)
                 os.utime(package)
                 self._forget_old()
-                _begin_trial(package)
-            return _loaded(package), package.stat().st_size
-        except OSError as error:  # a full disk, or a folder that may not be written to
-            raise CannotCompile(f"{type(error).__name__}: {error.strerror}") from error
-
-    def survived(self, split: Split, precision: Precision) -> None:
-        """The process has tried the compiled backbone, and still lives."""
-        package = self.folder / f"{identity_of(split.backbone, precision)}.pt2"
-        with contextlib.suppress(OSError):
-            _trials(package).unlink(missing_ok=True)
+                stack.enter_context(_trial(package))
+                found = _loaded(package), package.stat().st_size
+            except OSError as error:  # a full disk, or a folder that may not be written to
+                raise CannotCompile(f"{type(error).__name__}: {error.strerror}") from error
+            yield found
 
     def _make(
         self, package: Path, split: Split, batch: int, precision: Precision, until_s: float
@@ -86,6 +87,7 @@ class Compiler:
         packages = sorted(self.folder.glob("*.pt2"), key=lambda file: file.stat().st_mtime)
         for package in packages[:-_KEPT]:
             package.unlink()
+            _trials(package).unlink(missing_ok=True)
 
 
 def _trials(package: Path) -> Path:
@@ -93,13 +95,19 @@ def _trials(package: Path) -> Path:
     return package.with_suffix(".trials")
 
 
-def _begin_trial(package: Path) -> None:
+@contextlib.contextmanager
+def _trial(package: Path) -> Iterator[None]:
     """Raises CannotCompile for one that ended several processes: else it would end each worker that
     follows."""
     with _trials(package).open("ab") as trials:
         if trials.tell() >= _TRIES:
             raise CannotCompile("processes that tried it ended meanwhile")
         trials.write(b"-")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            _trials(package).unlink(missing_ok=True)
 
 
 class _In(nn.Module):

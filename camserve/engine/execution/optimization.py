@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,8 @@ from torch import Tensor
 from camserve.engine.execution.compiling import CannotCompile, Compiler
 from camserve.engine.execution.execution import RunBackbone, in_precision
 from camserve.engine.execution.folding import own_bytes, prepared
-from camserve.engine.execution.trials import Agreement, agreement, medians_s
-from camserve.engine.recording import SEED, noise_like
-from camserve.engine.targets import Top
+from camserve.engine.execution.trials import Agreement, medians_s
+from camserve.engine.execution.verification import Verification
 from camserve.vocabulary import Precision
 
 if TYPE_CHECKING:
@@ -82,18 +82,16 @@ def optimize(
     float32. batch: as many inputs as usually share a pass. compiler: None: nothing is compiled.
     Jobs may be explained meanwhile. Raises NotSplittable of an explainer that is not split.
     """
-    trying = _Trying(explainer, precision)
+    trying, execution = _Trying(explainer, precision), explainer.split()
     ways, notes = trying.without_compiler(), list[Trial]()
-    if compiler is not None:
-        try:
-            execution = explainer.split()
-            run, size = compiler.compiled(execution.split, execution.batch, precision)
-            ways.append(_Way(COMPILED, run, size))
-        except CannotCompile as error:
-            notes.append(Trial(COMPILED, note=str(error)))
-    judged = trying.judged(ways, sorted({1, batch}))
-    if compiler is not None:
-        compiler.survived(explainer.split().split, precision)
+    with ExitStack() as trial:
+        if compiler is not None:
+            compiled = compiler.compiled(execution.split, execution.batch, precision)
+            try:
+                ways.append(_Way(COMPILED, *trial.enter_context(compiled)))
+            except CannotCompile as error:
+                notes.append(Trial(COMPILED, note=str(error)))
+        judged = trying.judged(ways, sorted({1, batch}))
     best = _best(judged)
     if best.way != OPERATIONS:
         run = next(way.run for way in ways if way.name == best.way)
@@ -106,11 +104,7 @@ class _Trying:
         self._explainer = explainer
         self._precision = precision
         self._execution = explainer.split()
-        generator = torch.Generator().manual_seed(SEED)
-        rows = [noise_like(self._execution.split.example(1), generator) for _ in range(2)]
-        self._inputs = torch.cat(rows, self._execution.batch)
-        self._expected = explainer.with_execution(None).explain(self._inputs, [[Top(1)]] * 2)
-        self._targets = [[one.target for one in row] for row in self._expected]
+        self._verification = Verification(explainer, self._execution)
 
     def without_compiler(self) -> list[_Way]:
         backbone = self._execution.split.backbone
@@ -138,14 +132,10 @@ class _Trying:
     def _agreement(self, way: _Way) -> Agreement | str:
         """With the model as it is; a text where it fails."""
         execution = self._execution.with_backbone(self._precision, way.run)
-        trying = self._explainer.with_execution(execution)
         try:
-            found = trying.explain(self._inputs, self._targets, precision=self._precision)
-            single = self._inputs.narrow(self._execution.batch, 0, 1)
-            alone = trying.explain(single, self._targets[:1], precision=self._precision)
+            return self._verification.agreement(execution, self._precision)
         except Exception as error:  # noqa: BLE001 - it is then not used, whatever it was
             return f"it fails: {type(error).__name__}"
-        return agreement([*found, *alone], [*self._expected, self._expected[0]])
 
     def _is_true(self, found: Agreement | str, usual: Agreement | str) -> bool:
         if isinstance(found, str):
@@ -160,7 +150,8 @@ class _Trying:
     def _ratios(self, ways: Sequence[_Way], batches: Sequence[int]) -> dict[str, dict[int, float]]:
         ratios: dict[str, dict[int, float]] = {way.name: {} for way in ways}
         for batch in batches:
-            inputs = torch.cat([self._inputs] * math.ceil(batch / 2), self._execution.batch)
+            noise = self._verification.inputs
+            inputs = torch.cat([noise] * math.ceil(batch / 2), self._execution.batch)
             inputs = inputs.narrow(self._execution.batch, 0, batch).contiguous()
             runs = {way.name: way.run for way in ways}
             times = medians_s({"": self._whole, **runs}, inputs, self._explainer.alone)
