@@ -78,7 +78,7 @@ def explain_jobs(
             budgets[job.job_id].reserve(passes)
             if progress is not None:
                 progress.begin(job.job_id, budgets[job.job_id], passes)
-            rows += read_rows(job, model.explainer, budgets[job.job_id])
+            rows += read_rows(job, model, budgets[job.job_id])
     references = {job_id: budget.spent for job_id, budget in budgets.items()}
     sizes = sizes or LearntSizes(limits.max_batch).of(model)
     explained: dict[tuple[str, int], _Explained] = {}

@@ -43,7 +43,7 @@ def predict_jobs(
     rows: list[Row] = []
     for job in jobs:
         with failing(job, outcomes):
-            rows += read_rows(job, model.explainer, Budget())
+            rows += read_rows(job, model, Budget())
     predicted: dict[tuple[str, int], _Predicted] = {}
 
     def predict(batch: Sequence[Row], _at_once: int) -> list[_Predicted]:

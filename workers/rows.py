@@ -20,10 +20,11 @@ from camserve.contracts.jobs import (
     region_name,
 )
 from camserve.contracts.targets import ClassIndexTarget, TopTarget
-from camserve.engine import Budget, ClassIndex, Explainer, Reduction, Region, Target, Top
+from camserve.engine import Budget, ClassIndex, Reduction, Region, Target, Top
 from camserve.engine.execution import ActivationCache, Recall
 from camserve.errors import InvalidInput
 from camserve.expressions import parse
+from workers.levels import network_input
 from workers.models import ResidentModel
 from workers.staging import Staged
 
@@ -78,13 +79,15 @@ def recall_of(
     return Recall(cache, model.identity, [row.key for row in rows], fresh)
 
 
-def read_rows(job: ComputeJob, explainer: Explainer, budget: Budget) -> Iterator[Row]:
-    """The rows of a job, in order. Raises InvalidInput if its payload is damaged.
+def read_rows(job: ComputeJob, model: ResidentModel, budget: Budget) -> Iterator[Row]:
+    """The rows of a job, in order, ready for the network. Raises InvalidInput if its payload is
+    damaged.
 
     The outputs of inputs that others are compared with are computed here.
     """
-    payload = _Payload(job)
-    inputs = [payload.tensor(input_name(index)) for index in range(len(job.job.inputs))]
+    payload, explainer = _Payload(job), model.explainer
+    sent = (payload.tensor(input_name(index)) for index in range(len(job.job.inputs)))
+    inputs = [network_input(tensor, model.card.input) for tensor in sent]
     references: dict[int, Tensor] = {}
     for number, target in enumerate(job.job.targets):
         if isinstance(target, ScalarTarget) and target.reference == "given":

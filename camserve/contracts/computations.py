@@ -13,6 +13,7 @@ __all__ = ["DECIDING", "PRESENTING", "computation_digest"]
 DECIDING: Final = frozenset(
     {
         *("version", "kind", "model", "model_version"),
+        "model_interface",  # with what scales and normalises the levels that the payload holds
         *("input_digest", "targets"),
         *("method", "method_options", "feature_layers", "feature_format", "reduction_layer"),
         *("precision", "evaluate"),
@@ -23,7 +24,6 @@ is no part of the document."""
 
 PRESENTING: Final = frozenset(
     {
-        "model_interface",  # follows from the version
         "inputs",  # how uploads became the tensors, which the payload holds
         *("convention", "upsampling", "fusion", "output"),
         *("request_id", "traceparent", "tracestate", "webhook", "replay_of", "caching"),

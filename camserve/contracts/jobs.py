@@ -1,10 +1,12 @@
 """What crosses the queue: the job document, and the result beside its tensors.
 
-The tensors themselves travel as safetensors. To the worker: `input.<i>` float32 in the model's own
-format without B; `region.<t>.<i>` bool, the positions of input i that target t sums over, on the
-grid of that input's S and T axes; `reference.<t>` float32, what target t compares with. Back:
-`map.<r>.<l>` (*S) float32, row r, feature layer l, signed and at that layer's resolution; of a
-prediction, `output.<i>` float32, the model's output for input i in the model's own order without B.
+The tensors themselves travel as safetensors. To the worker: `input.<i>` in the model's own format
+without B, of a picture its grey levels (uint8), which the worker scales and normalises, of an array
+its numbers (float32), ready for the network; `region.<t>.<i>` bool, the positions of input i that
+target t sums over, on the grid of that input's S and T axes; `reference.<t>` float32, what target t
+compares with. Back: `map.<r>.<l>` (*S) float32, row r, feature layer l, signed and at that layer's
+resolution; of a prediction, `output.<i>` float32, the model's output for input i in the model's own
+order without B.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from app.documents import Upload
@@ -17,6 +18,7 @@ from camserve.contracts.input_specs import PictureSpec
 from camserve.errors import InvalidInput
 from camserve.maps.geometry import Geometry
 from camserve.settings import Settings
+from workers.levels import network_input
 
 SETTINGS = Settings()
 GREY_LEVEL = 1 / 255
@@ -38,7 +40,10 @@ def png(image: Image.Image) -> bytes:
 
 
 def prepared(image: Image.Image, spec: PictureSpec) -> np.ndarray:
-    return prepare(Upload(png(image)), spec, SETTINGS)[0].tensor
+    """What the network is given: prepared by a front end, and made ready by a worker."""
+    (one,) = prepare(Upload(png(image)), spec, SETTINGS)
+    assert one.tensor.dtype == np.uint8
+    return network_input(torch.tensor(one.tensor), spec).numpy()
 
 
 PROCESSORS: list[tuple[str, dict[str, Any]]] = [
@@ -92,6 +97,14 @@ def test_channel_order_scale_and_normalisation() -> None:
     bgr = each.model_copy(update={"colors": "BGR"})  # mean and std in the model's order
     expected = [30 / 255, (20 / 255 - 0.1) / 2, (10 / 255 - 0.2) / 4]
     np.testing.assert_allclose(prepared(image, bgr)[:, 0, 0], expected, rtol=1e-6)
+
+
+def test_channels_last() -> None:
+    last = PictureSpec(height=4, width=6, format="BSSC", mean=(0.0, 0.1, 0.2), std=(1.0, 2.0, 4.0))
+    first = last.model_copy(update={"format": "BCSS"})
+    image = photograph(60, 45)
+    assert prepared(image, last).shape == (4, 6, 3)
+    np.testing.assert_array_equal(prepared(image, last), prepared(image, first).transpose(1, 2, 0))
 
 
 def test_letterbox_pads_with_zeros() -> None:

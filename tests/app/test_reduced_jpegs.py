@@ -48,7 +48,7 @@ def spec(**members: Any) -> PictureSpec:
 
 def levels(data: bytes, model: PictureSpec, settings: Settings) -> np.ndarray:
     (prepared,) = prepare(Upload(data), model, settings)
-    return prepared.tensor * 255
+    return prepared.tensor.astype(float)
 
 
 def reduction(data: bytes, model: PictureSpec) -> int:
@@ -197,7 +197,7 @@ def test_threads_of_pixels(size: tuple[int, int]) -> None:
     for side in (1, 2, 16):
         model = PictureSpec(height=side, width=side)
         (prepared,) = prepare(Upload(data), model, REDUCED)
-        assert np.abs(prepared.tensor * 255 - [[[10]], [[200]], [[30]]]).max() < 4
+        assert np.abs(prepared.tensor.astype(float) - [[[10]], [[200]], [[30]]]).max() < 4
         assert max(open_display_copy(prepared.picture).size) <= 5000
     edge = PictureSpec(height=16, width=16, resize="shortest_edge", resize_to=4000)
     with pytest.raises(TooLarge, match="too long and thin"):

@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ResidentModel:
 def rows(model: ResidentModel) -> Callable[..., list[Row]]:
     def rows(count: int = 1, shape: tuple[int, ...] = SHAPE, **fields: Any) -> list[Row]:
         job = compute_job("j", *(torch.zeros(shape) for _ in range(count)), **fields)
-        return list(read_rows(job, model.explainer, Budget()))
+        return list(read_rows(job, model, Budget()))
 
     return rows
 

@@ -120,7 +120,7 @@ def test_costly_jobs_run_by_themselves(model: ResidentModel) -> None:
 def _rows(job: ComputeJob, model: ResidentModel) -> list[Any]:
     from camserve.engine import Budget
 
-    return list(read_rows(job, model.explainer, Budget()))
+    return list(read_rows(job, model, Budget()))
 
 
 def test_inputs_of_different_length_are_never_padded(model: ResidentModel) -> None:
