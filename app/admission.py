@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from app.counts import check_inputs
 from app.documents import Asked, RemoteUpload, Upload
+from app.input_cache import SMALL_UPLOAD, key_of
 from app.inputs import PreparedInput, prepare
 from app.outbound.fetching import Room
 from app.remote_uploads import check_urls, fetched, placed
@@ -69,25 +70,28 @@ def may_recall(state: AppState, caching: Caching) -> bool:
 
 @staged("prepare")
 async def prepared(
-    state: AppState, arrival: Arrival[Asked], admission: Admission, *, drawn: bool = True
+    state: AppState,
+    arrival: Arrival[Asked],
+    admission: Admission,
+    caching: Caching,
+    *,
+    drawn: bool = True,
 ) -> list[PreparedInput]:
     """All inputs; the first that cannot be prepared ends it, with its number in the error.
 
-    What is named by a URL is fetched; all of them together hold as much as a body may. drawn:
-    whether overlays may be asked for. Raises DeadlineExceeded, UrlNotAllowed, UrlUnreachable, and
-    what `prepare` does.
+    What is named by a URL is fetched; all of them together hold as much as a body may. caching:
+    whether what a file became before may be used. drawn: whether overlays may be asked for.
+    Raises DeadlineExceeded, UrlNotAllowed, UrlUnreachable, and what `prepare` does.
     """
     check_urls(state.fetcher, arrival.uploads)
     room, labels = Room(state.settings.max_body_bytes), arrival.asked.format
     arrays: list[bool] = []
 
-    async def one(index: int, upload: Upload | RemoteUpload) -> list[PreparedInput]:
+    async def one(index: int, upload: Upload | RemoteUpload) -> Sequence[PreparedInput]:
         with placed(index, upload):
             here = await fetched(state.fetcher, upload, room)
             arrays.append(here.is_array)
-            return await state.on_pictures(
-                partial(prepare, here, admission.spec, state.settings, labels, drawn=drawn)
-            )
+            return await _remembered(state, here, admission.spec, labels, caching, drawn=drawn)
 
     try:
         async with until(admission.deadline_s), asyncio.TaskGroup() as tasks:
@@ -98,6 +102,29 @@ async def prepared(
     inputs = [one for task in made for one in task.result()]
     check_inputs(len(inputs), state.settings)
     return inputs
+
+
+async def _remembered(
+    state: AppState,
+    upload: Upload,
+    spec: InputSpec,
+    labels: str | None,
+    caching: Caching,
+    *,
+    drawn: bool,
+) -> Sequence[PreparedInput]:
+    """As `prepare` makes it, or made it before."""
+    cache, file = state.input_cache, upload.data
+    make = partial(prepare, upload, spec, state.settings, labels, drawn=drawn)
+    if not cache.is_on or caching == "bypass" or not isinstance(file, bytes):
+        return await state.on_pictures(make)
+    find = partial(key_of, file, upload, spec, labels, drawn=drawn)
+    key = find() if len(file) <= SMALL_UPLOAD else await state.on_pictures(find)
+    if caching == "use" and (known := cache.get(key)) is not None:
+        return known
+    found = await state.on_pictures(make)
+    cache.keep(key, found)
+    return found
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from app.documentation import DESCRIPTION, TAGS, document
 from app.exposition import Exposition, ProcessMetrics
 from app.guard import Guard
 from app.head_requests import HeadRequests
+from app.input_cache import InputCache
 from app.outbound.allow_list import AllowList
 from app.outbound.connections import CheckedConnections
 from app.outbound.fetching import Fetcher
@@ -197,6 +198,7 @@ async def _lifespan(
             catalog=catalog,
             commands=CommandSender(redis, options),
             picture_threads=threads,
+            input_cache=InputCache(settings.input_cache_mb * 1_000_000, metrics.requests),
             fetcher=Fetcher(to_inputs, settings),
             webhooks=webhooks,
             stopping=stopping,

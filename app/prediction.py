@@ -17,7 +17,7 @@ from app.rankings import check_top
 from app.results import array_of, failure_of
 from app.state import AppState
 from app.stopping import Stage
-from app.submission import digested
+from app.submission import digested, is_small
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, State, new_job_id
 from camserve.contracts.cards import ResolvedCard
@@ -61,7 +61,7 @@ async def predicted(
     """
     admission = await admit(state, arrival, model, caching)
     check_top(arrival.asked, admission.card)
-    inputs = await prepared(state, arrival, admission, drawn=False)
+    inputs = await prepared(state, arrival, admission, caching, drawn=False)
     submission = await _submission(
         state, arrival, admission, inputs, request_id=request_id, caching=caching
     )
@@ -96,8 +96,11 @@ async def _submission(
         caching=caching,
     )
     tensors = {input_name(index): one.tensor for index, one in enumerate(inputs)}
-    async with until(admission.deadline_s):
-        job, payload = await state.on_pictures(lambda: digested(job, tensors))
+    if is_small(inputs):
+        job, payload = digested(job, tensors)
+    else:
+        async with until(admission.deadline_s):
+            job, payload = await state.on_pictures(lambda: digested(job, tensors))
     return Submission(
         job_id=new_job_id(card.name),
         job=job,

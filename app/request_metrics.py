@@ -72,6 +72,18 @@ class RequestMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.input_lookups = Counter(
+            "camserve_input_cache_lookups",
+            "Uploaded files by whether what they became was remembered: a `hit` was not decoded.",
+            ("result",),
+            registry=registry,
+        )
+        self.input_cache_bytes = Gauge(
+            "camserve_input_cache_bytes",
+            "What uploads became that is remembered.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.loop_lag = Histogram(
             "camserve_event_loop_lag_seconds",
             "How much later than it was due the event loop came to a task.",

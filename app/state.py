@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 
 from app.catalog import Catalog
 from app.exposition import Exposition
+from app.input_cache import InputCache
 from app.outbound.fetching import Fetcher
 from app.signatures import Signer
 from app.stopping import Stopping
@@ -46,6 +47,7 @@ class AppState:
     catalog: Catalog
     commands: CommandSender
     picture_threads: ThreadPoolExecutor
+    input_cache: InputCache
     fetcher: Fetcher
     webhooks: WebhookConfiguration
     stopping: Stopping

@@ -201,6 +201,11 @@ class Settings(BaseSettings):
         description="Decode large JPEGs at a half, a quarter or an eighth of their size for models "
         "that need no more; a level of the input may then differ by one or two.",
     )
+    input_cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        64,
+        description="What an API process remembers of prepared uploads, so that a file that comes "
+        "again is not decoded again; least recently used out first; 0: nothing. See operating.md.",
+    )
     max_attempts: Count = Field(3, description="Runs of a job before it is given up.")
     dead_letters: Count = Field(1000, description="Dead letters kept a model; the oldest go first.")
     result_cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(

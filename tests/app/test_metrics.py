@@ -183,7 +183,7 @@ async def test_jobs_and_queues_are_told_as_they_are(front: Front, redis_url: str
 
 
 def _is_of_service(name: str) -> bool:
-    own = ("http_", "problems", "stage_", "event_loop", "build_info")
+    own = ("http_", "problems", "stage_", "input_cache", "event_loop", "build_info")
     return name.startswith("camserve_") and not name.removeprefix("camserve_").startswith(own)
 
 

@@ -45,7 +45,7 @@ def test_the_expressions_are_of_metrics() -> None:
 
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "camserve.json").read_text("utf-8"))
-OF_FRONT_ENDS = ("http_", "problems", "stage_", "event_loop", "build_info")
+OF_FRONT_ENDS = ("http_", "problems", "stage_", "input_cache", "event_loop", "build_info")
 
 
 @pytest.mark.parametrize("panel", DASHBOARD["panels"], ids=lambda panel: panel["title"])
