@@ -58,6 +58,8 @@ class Submission:
     fingerprint: str | None
     lack: NoWorker | None
     """Why it cannot be computed now: only an earlier result can answer it."""
+    ended: JobRecord | None = None
+    """The job, if an earlier result answered it."""
 
     @property
     def is_for_one_client(self) -> bool:
@@ -76,7 +78,7 @@ async def hand_in(state: AppState, submission: Submission) -> Submission:
         if enqueued.duplicate and span.is_recording():
             await _link(span, state, enqueued.job_id)
     note_job(enqueued.job_id)
-    return replace(submission, job_id=enqueued.job_id)
+    return replace(submission, job_id=enqueued.job_id, ended=enqueued.record)
 
 
 async def _handed_in(state: AppState, submission: Submission) -> Enqueued:
@@ -138,6 +140,8 @@ async def wait(state: AppState, submission: Submission, until_s: float) -> JobRe
     A job that Redis lost before its deadline is handed in again. It may by then have the id of
     another request with the same idempotency key. Raises QueueUnavailable.
     """
+    if submission.ended is not None:
+        return submission.ended
     clock = asyncio.get_running_loop()
     while True:
         record = await state.queue.wait(submission.job_id, max(until_s - clock.time(), 0))

@@ -14,7 +14,7 @@ from app.admission import Admission, admit, prepared, until
 from app.handing_in import Submission, hand_in, wait
 from app.inputs import PreparedInput
 from app.rankings import check_top
-from app.results import array_of, failure_of
+from app.results import array_of, committed, failure_of
 from app.state import AppState
 from app.stopping import Stage
 from app.submission import digested, is_small
@@ -128,7 +128,7 @@ async def _outcome(state: AppState, submission: Submission) -> tuple[JobRecord, 
         raise DeadlineExceeded(TOO_LATE)
     if failure := failure_of(record):
         raise failure
-    buffer = await state.queue.result(record.id)
+    buffer = await committed(state, record)
     if buffer is None:  # Redis lost its data between the end of the job and its answer
         raise QueueUnavailable
     return record, buffer

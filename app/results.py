@@ -27,7 +27,15 @@ from camserve.errors import (
 )
 from camserve.tracing import staged
 
-__all__ = ["Finished", "array_of", "failure_of", "fetch", "fetch_succeeded", "finished"]
+__all__ = [
+    "Finished",
+    "array_of",
+    "committed",
+    "failure_of",
+    "fetch",
+    "fetch_succeeded",
+    "finished",
+]
 
 SMALL_RESULT: Final = 8192  # bytes: a few rows of 7x7 maps
 
@@ -60,10 +68,16 @@ async def fetch(state: AppState, job_id: str) -> JobRecord:
     return record
 
 
+async def committed(state: AppState, record: JobRecord) -> bytes | None:
+    """What the worker made of a succeeded job; a small one came with the record. None if it has
+    expired. Raises QueueUnavailable."""
+    return await state.queue.result(record.id) if record.result is None else record.result
+
+
 @staged("fetch result")
 async def finished(state: AppState, record: JobRecord) -> Finished:
     """The results of a succeeded explanation. Raises ExplanationNotFound if they have expired."""
-    buffer = await state.queue.result(record.id)
+    buffer = await committed(state, record)
     if buffer is None:
         raise ExplanationNotFound(record.id)
     if len(buffer) <= SMALL_RESULT:

@@ -87,7 +87,13 @@ class JobQueue(JobReader):
                 *(weight, digest or "", lookup or ""),
             ),
         ]
-        *_, (outcome, *said) = await execute(self._redis, *commands)
+        self._notifications.expect(job_id, keys.DONE)
+        outcome = None
+        try:
+            *_, (outcome, *said) = await execute(self._redis, *commands)
+        finally:
+            if outcome != b"accepted":
+                self._notifications.was_heard_of(job_id, keys.DONE)
         if outcome == b"full":
             raise full_line(model, priority, said)
         answered_by = said[0]

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from camserve.broker import keys
 from camserve.broker.job_ids import model_of
+from camserve.broker.looks import look, seen
 from camserve.broker.notifications import Notifications
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import JobRecord
@@ -82,33 +83,41 @@ class JobReader:
         return value if isinstance(value, bytes) else None
 
     async def wait(self, job_id: str, timeout_s: float) -> JobRecord | None:
-        """The job as soon as it is closed, else as it is after `timeout_s`; None if it is missing.
+        """The job as soon as it is closed, with its result if that is small, else as it is after
+        `timeout_s`; None if it is missing.
 
         Woken by a notification, and if all are lost by a look of its own every `fallback_look_s`.
+        It looks at once, too, but for a job that was accepted here and not heard of since.
         A job that is missing before its deadline was lost with the server: enqueue it again.
         Outlasts an outage of the server; raises QueueUnavailable if it still lasts at the end.
         After `end_waits` its time is up, whatever it was.
         """
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + timeout_s
+        end_s = asyncio.get_running_loop().time() + timeout_s
         with self._notifications.listening(job_id, keys.DONE) as news:
+            if self._notifications.was_heard_of(job_id, keys.DONE):
+                news.set()
             while True:
-                left_s = 0.0 if self._waits_are_over else end_s - loop.time()
+                pause_s = min(self._options.fallback_look_s, self._left_s(end_s))
+                if pause_s > 0 and not news.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s):
+                            await news.wait()
+                left_s = self._left_s(end_s)
                 news.clear()
                 try:
                     # A server that hangs must not hold the caller for a whole socket timeout.
                     async with asyncio.timeout(max(left_s, self._options.fallback_look_s)):
-                        record = await self._look(job_id)
+                        record = await self._look_with_result(job_id)
                 except (QueueUnavailable, TimeoutError) as error:
-                    if self._waits_are_over or end_s <= loop.time():
+                    if self._left_s(end_s) <= 0:
                         raise QueueUnavailable from error
                 else:
                     if record is None or record.is_terminal or left_s <= 0:
                         return record
-                pause_s = min(self._options.fallback_look_s, max(end_s - loop.time(), 0))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await news.wait()
+
+    def _left_s(self, end_s: float) -> float:
+        """Until a wait ends, which may be past its end."""
+        return 0.0 if self._waits_are_over else end_s - asyncio.get_running_loop().time()
 
     def end_waits(self) -> None:
         """For a front end that stops: whoever waits, or will, has the job as it is."""
@@ -167,6 +176,12 @@ class JobReader:
             return None
         (values,) = await execute(self._redis, ("HGETALL", keys.job(model, job_id)))
         return JobRecord.from_hash(job_id, model, values) if values else None
+
+    async def _look_with_result(self, job_id: str) -> JobRecord | None:
+        model = model_or_none(job_id)
+        if model is None:
+            return None
+        return seen(job_id, model, *await execute(self._redis, *look(model, job_id)))
 
 
 def model_or_none(job_id: str) -> str | None:

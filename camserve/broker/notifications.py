@@ -36,6 +36,7 @@ class Notifications:
         self._redis = redis
         self._channels = channels
         self._waiters: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._unheard_of: set[tuple[str, str]] = set()
         self._confirmed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -68,8 +69,21 @@ class Notifications:
                 if not waiters:
                     del self._waiters[channel, job_id]
 
+    def expect(self, job_id: str, channel: str) -> None:
+        """Remember from now on whether there was news of the job, until somebody asks."""
+        if self._confirmed.is_set():
+            self._unheard_of.add((channel, job_id))
+
+    def was_heard_of(self, job_id: str, channel: str) -> bool:
+        """Whether there may have been news since `expect`. To be asked once."""
+        subject = (channel, job_id)
+        is_unheard_of = subject in self._unheard_of
+        self._unheard_of.discard(subject)
+        return not is_unheard_of
+
     def wake_all(self) -> None:
         """Have everybody look for themselves."""
+        self._unheard_of.clear()
         self._wake(*self._waiters)
 
     async def _stay_subscribed(self) -> None:
@@ -106,6 +120,7 @@ class Notifications:
 
     def _wake(self, *subjects: tuple[str, str]) -> None:
         for subject in subjects:
+            self._unheard_of.discard(subject)
             for event in self._waiters.get(subject, ()):
                 event.set()
 

@@ -32,6 +32,8 @@ class Enqueued:
 
     job_id: str
     duplicate: bool
+    record: JobRecord | None = None
+    """Of a job that an earlier result answered at once, with that result."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,17 @@ class JobRecord:
     """Whether an earlier result answered it; None where no results are kept."""
     is_stored: bool
     """Whether its own result was kept for later jobs."""
+    result: bytes | None = field(default=None, compare=False, repr=False)
+    """Of a job that has succeeded, where it came along; else `JobReader.result` has it."""
 
     @property
     def is_terminal(self) -> bool:
         return self.state in TERMINAL
 
     @classmethod
-    def from_hash(cls, job_id: str, model: str, values: Mapping[bytes, bytes]) -> JobRecord:
+    def from_hash(
+        cls, job_id: str, model: str, values: Mapping[bytes, bytes], result: bytes | None = None
+    ) -> JobRecord:
         def number(name: bytes) -> int | None:
             return int(values[name]) if name in values else None
 
@@ -118,6 +124,7 @@ class JobRecord:
             else None,
             lookup=cast("Lookup | None", text(b"lookup")),
             is_stored=b"stored" in values,
+            result=result if values[b"state"] == b"succeeded" else None,
         )
 
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from camserve.broker import keys
 from camserve.broker.devices import AUTO
 from camserve.broker.job_ids import model_of
+from camserve.broker.looks import look, seen
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Enqueued, Priority
 from camserve.broker.scripts import call, execute
@@ -50,8 +51,8 @@ class ResultCache:
         delivery_life_ms: int | None = None,
         weight: int = 1,
     ) -> Enqueued | None:
-        """Makes a job that has succeeded already, with the result of an earlier one; None where
-        none is known, and nothing was done.
+        """Makes a job that has succeeded already, with the result of an earlier one, and looks at
+        it; None where none is known, and nothing was done.
 
         It is like one that a worker computed, but was never in the queue: it needs no room there
         and no worker, nobody waited for it, and it says nothing of how fast jobs are done. digest:
@@ -69,7 +70,7 @@ class ResultCache:
         nonce = secrets.token_hex(8)
         pictures = f"{keys.staged(model, job_id, nonce)}:att"
         life_ms = max(time_to_deadline_ms, 0) + self._options.job_ttl_ms
-        *_, (outcome, *said) = await execute(
+        *_, (outcome, *said), values, result = await execute(
             self._redis,
             call("note", [keys.QUEUES], model, life_ms + (delivery_life_ms or 0)),
             *staged_attachments(pictures, attachments),
@@ -84,10 +85,13 @@ class ResultCache:
                 "" if delivery_life_ms is None else delivery_life_ms,
                 *(weight, digest),
             ),
+            *look(model, job_id),
         )
         match outcome:
             case b"miss":  # it went meanwhile
                 return None
             case b"conflict":
                 raise IdempotencyConflict(idempotency_key or "")
-        return Enqueued(said[0].decode(), duplicate=outcome == b"duplicate")
+            case b"duplicate":
+                return Enqueued(said[0].decode(), duplicate=True)
+        return Enqueued(job_id, duplicate=False, record=seen(job_id, model, values, result))

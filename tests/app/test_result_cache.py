@@ -189,6 +189,32 @@ async def test_who_does_not_wait_has_it_at_once(front: Front) -> None:
     assert (response.status_code, response.headers["Cache-Status"]) == (200, HIT)
 
 
+async def test_a_small_result_is_not_asked_for_again(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with the news of the end; a hit, with the answer to the question."""
+
+    async def not_needed(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(JobQueue, "result", not_needed)
+    await computed(front)
+    monkeypatch.setattr(JobQueue, "wait", not_needed)
+    again = await front.post(params={"as": "npy"})
+    assert again.headers["Cache-Status"] == HIT
+
+
+async def test_a_large_result_answers_as_well(front: Front) -> None:
+    def large(_: int) -> np.ndarray:
+        return np.full((100, 100), 5, np.float32)
+
+    first, _, _ = await front.done(front.post(params={"as": "npy", "size": "feature"}), large)
+    again = await front.post(params={"as": "npy", "size": "feature"})
+    assert again.headers["Cache-Status"] == HIT
+    assert again.content == first.content
+    assert np.load(io.BytesIO(again.content)).shape == (100, 100)
+
+
 async def test_while_no_worker_lives(front: Front) -> None:
     await computed(front)
     await front.registry.remove_worker("w1")
