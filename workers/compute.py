@@ -129,7 +129,7 @@ def _explain(
     """
     explainer, job = model.explainer, batch[0].job.job
     alone = len({row.job.job_id for row in batch}) == 1
-    inputs = stacked(batch, explainer.batch_dimension)
+    inputs = stacked([row.tensor for row in batch], model)
     options = job.method_options
     strength = options.comparison_strength
     finer = Finer(

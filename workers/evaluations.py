@@ -25,7 +25,7 @@ from camserve.engine.settling import class_total
 from camserve.engine.targets import Settled
 from camserve.vocabulary import VIRTUAL_LAYERS, Metric
 from workers.models import ResidentModel
-from workers.rows import Row
+from workers.rows import Row, stacked
 
 __all__ = ["evaluate_row"]
 
@@ -78,7 +78,7 @@ class _Test:
         self._budget = budget
         self._at_once = at_once
         explainer = model.explainer
-        self._inputs = row.tensor.unsqueeze(explainer.batch_dimension)
+        self._inputs = stacked([row.tensor], model)
         self._extent = explainer.extent_of(self._inputs)
 
     def measure(self, metric: Metric, place: int) -> MetricResult:

@@ -14,10 +14,11 @@ __all__ = ["network_input"]
 
 
 def network_input(sent: Tensor, spec: InputSpec | None) -> Tensor:
-    """One input as the network takes it, float32, of the same shape and on the same device.
+    """Inputs as the network takes them, float32, of the same shape and on the same device.
 
-    sent: uint8, the grey levels of a picture, channels in the network's order, which become
-    (level * scale - mean) / std as the specification says; or float32, which is ready.
+    sent: one input, or a batch of them; uint8, the grey levels of pictures, channels in the
+    network's order, which become (level * scale - mean) / std as the specification says; or
+    float32, which is ready.
     Raises InvalidInput for grey levels where the model takes no pictures.
     """
     if sent.dtype != torch.uint8:

@@ -49,7 +49,7 @@ def predict_jobs(
     def predict(batch: Sequence[Row], _at_once: int) -> list[_Predicted]:
         explainer, precision = model.explainer, batch[0].job.job.precision
         model.asked.add(precision)
-        inputs = stacked(batch, explainer.batch_dimension)
+        inputs = stacked([row.tensor for row in batch], model)
         recall = recall_of(model, batch, activations)
         try:
             found = explainer.predict(inputs, precision=precision, recall=recall)

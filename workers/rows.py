@@ -53,7 +53,7 @@ class ComputeJob:
 
 @dataclass(frozen=True)
 class Row:
-    """One input of one job."""
+    """One input of one job. tensor: as it was sent, levels or numbers."""
 
     job: ComputeJob
     index: int
@@ -80,14 +80,12 @@ def recall_of(
 
 
 def read_rows(job: ComputeJob, model: ResidentModel, budget: Budget) -> Iterator[Row]:
-    """The rows of a job, in order, ready for the network. Raises InvalidInput if its payload is
-    damaged.
+    """The rows of a job, in order. Raises InvalidInput if its payload is damaged.
 
     The outputs of inputs that others are compared with are computed here.
     """
     payload, explainer = _Payload(job), model.explainer
-    sent = (payload.tensor(input_name(index)) for index in range(len(job.job.inputs)))
-    inputs = [network_input(tensor, model.card.input) for tensor in sent]
+    inputs = [payload.tensor(input_name(index)) for index in range(len(job.job.inputs))]
     references: dict[int, Tensor] = {}
     for number, target in enumerate(job.job.targets):
         if isinstance(target, ScalarTarget) and target.reference == "given":
@@ -95,7 +93,7 @@ def read_rows(job: ComputeJob, model: ResidentModel, budget: Budget) -> Iterator
         elif isinstance(target, ScalarTarget) and isinstance(target.reference, int):
             budget.spend(1)
             references[number] = explainer.output(
-                inputs[target.reference].unsqueeze(explainer.batch_dimension),
+                stacked([inputs[target.reference]], model),
                 reduction_layer=job.job.reduction_layer,
             )
     for index, tensor in enumerate(inputs):
@@ -154,11 +152,13 @@ def _engine_targets(
             )
 
 
-def stacked(rows: Sequence[Row], dimension: int) -> Tensor:
-    """The inputs of a batch, along a new dimension. Where some are on a device already, there."""
-    tensors = [row.tensor for row in rows]
-    device = next((one.device for one in tensors if one.is_cuda), tensors[0].device)
-    return torch.stack([one.to(device) for one in tensors], dimension)
+def stacked(inputs: Sequence[Tensor], model: ResidentModel) -> Tensor:
+    """A batch of inputs as they were sent, of one shape, as the network takes it, on its device."""
+    spec, device = model.card.input, model.explainer.device
+    there = [one.to(device) for one in inputs]
+    if len({one.dtype for one in there}) > 1:
+        there = [network_input(one, spec) for one in there]
+    return network_input(torch.stack(there, model.explainer.batch_dimension), spec)
 
 
 def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:
@@ -176,8 +176,10 @@ def batches(rows: Sequence[Row], max_batch: int) -> Iterator[list[Row]]:
 
 
 def way_of(row: Row) -> Hashable:
-    """How it is computed, and of which shape and type: what the rows of a batch have in common."""
-    return row.job.job.model_dump_json(include=_HOW), row.tensor.shape, row.tensor.dtype
+    """How it is computed, of which shape, and as which type once it is ready: what the rows of a
+    batch have in common."""
+    dtype = torch.float32 if row.tensor.dtype == torch.uint8 else row.tensor.dtype
+    return row.job.job.model_dump_json(include=_HOW), row.tensor.shape, dtype
 
 
 _HOW = {

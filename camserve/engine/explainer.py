@@ -118,6 +118,11 @@ class Explainer:
         return self._accepted.batch_dimension
 
     @property
+    def device(self) -> torch.device:
+        """That of the weights, and of the inputs of a pass."""
+        return self._accepted.device
+
+    @property
     def is_split(self) -> bool:
         """Whether backbone and head are run apart, so that either can be had faster."""
         return self._execution is not None

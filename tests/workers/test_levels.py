@@ -32,14 +32,13 @@ def test_a_map_of_grey_levels_is_that_of_the_numbers(model: ResidentModel) -> No
     """By hand, in float64. Both share a forward pass: only the way there differs."""
     sent = levels(0)
     numbers = ((sent.astype(np.float64) / 255 - MEAN) / STD).astype(np.float32)
-    (levels_map,), (numbers_map,) = (
-        read(one)[1]
-        for one in run(
-            model,
-            compute_job("levels", torch.from_numpy(sent)),
-            compute_job("numbers", torch.from_numpy(numbers)),
-        )
+    results = run(
+        model,
+        compute_job("levels", torch.from_numpy(sent)),
+        compute_job("numbers", torch.from_numpy(numbers)),
     )
+    (about, (levels_map,)), (_, (numbers_map,)) = map(read, results)
+    assert about.batch_size == 2
     assert levels_map.abs().max() > 0
     torch.testing.assert_close(levels_map, numbers_map, rtol=1e-5, atol=1e-7)
 
