@@ -60,7 +60,8 @@ class Staging:
         if self._copying is None:
             self._copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         inputs = {input_name(index) for index in range(len(tensors))}.intersection(tensors)
-        with torch.cuda.stream(self._copying):
+        # the device as well: else leaving the stream takes memory of the first GPU
+        with torch.cuda.device(self._device), torch.cuda.stream(self._copying):
             moved = {
                 name: tensors[name].pin_memory().to(self._device, non_blocking=True)
                 for name in inputs

@@ -10,9 +10,11 @@ __all__ = ["is_out_of_memory"]
 
 _SIGNS: Final = (
     "DefaultCPUAllocator: ",  # "can't allocate memory" or "not enough memory", by the platform
+    "out of memory. Tried to allocate",  # of a GPU, from within what was compiled ahead of time
     "CUDA error: out of memory",  # of the driver, when not even a kernel finds room
     "_ALLOC_FAILED",  # of cuBLAS, cuSOLVER, cuFFT, cuSPARSE, cuDNN 8
     "_ALLOCATION_FAILED",  # of cuDNN 9
+    "unable to find an engine to execute this computation",  # of cuDNN: none found room
     "MPS backend out of memory",
     "std::bad_alloc",
 )

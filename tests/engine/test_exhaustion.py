@@ -24,6 +24,15 @@ def of_a_library() -> NoReturn:
     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
+def of_compiled_code() -> NoReturn:
+    """It throws no types, only texts."""
+    raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total of 15")
+
+
+def of_convolutions() -> NoReturn:
+    raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+
 def wrapped() -> NoReturn:
     try:
         torch.empty(TOO_MUCH)
@@ -56,6 +65,8 @@ def hidden() -> NoReturn:
         (lambda: bytearray(TOO_MUCH), True),
         (of_a_gpu, True),
         (of_a_library, True),
+        (of_compiled_code, True),
+        (of_convolutions, True),
         (wrapped, True),
         (while_another_was_handled, True),
         (another, False),

@@ -6,10 +6,11 @@ import os
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from camserve.engine.execution.optimization import (
     PREPARED,
     optimize,
 )
+from camserve.engine.execution.trials import medians_s
 from tests.engine.networks import (
     ClassTokenViT,
     MobileNetLike,
@@ -261,7 +263,7 @@ def test_what_ended_several_processes_is_tried_no_more(
     backbone = execution.split.backbone
     package = tmp_path / f"{identity_of(backbone, 'float32')}.pt2"
     package.touch()
-    monkeypatch.setattr(compiling, "_loaded", lambda _package: backbone)
+    monkeypatch.setattr(compiling, "_loaded", lambda *_: backbone)
     compiler = Compiler(tmp_path, 5)
     for _ in range(4):  # of those who live nothing stays
         found = optimize(explainer, "float32", 2, compiler)
@@ -275,6 +277,52 @@ def test_what_ended_several_processes_is_tried_no_more(
     assert "ended meanwhile" in refusal(compiler, execution)
 
 
+def test_a_gpu_has_it_on_its_own_number_and_without_locks_that_cannot_be_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = explainer_of(PlainCNN()).split()
+    split = execution.split
+    package = tmp_path / f"{identity_of(split.backbone, 'float32')}.pt2"
+    package.touch()
+    asked: list[dict[str, object]] = []
+
+    def load(path: str, **options: object) -> RunBackbone:
+        assert path == str(package)
+        asked.append(options)
+        return split.backbone
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", load)
+    for device in ("cpu", "cuda:1"):
+        there = replace(split, device=torch.device(device))
+        with Compiler(tmp_path, 5).compiled(there, execution.batch, "float32"):
+            pass
+    assert asked == [
+        {"run_single_threaded": False, "device_index": -1},
+        {"run_single_threaded": True, "device_index": 1},
+    ]
+
+
+def test_a_way_is_timed_from_an_idle_gpu_to_an_idle_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of launches alone the time says nothing, and those of others may still run."""
+
+    class OnGpu(Tensor):
+        is_cuda = True
+
+    seen: list[str] = []
+
+    def run(_inputs: Tensor) -> Sequence[Tensor]:
+        seen.append("run")
+        return ()
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: seen.append("idle"))
+    monkeypatch.setattr(time, "perf_counter", lambda: seen.append("clock") or 0.0)
+    medians_s({"": run}, torch.zeros(1).as_subclass(OnGpu), nullcontext)
+    text = " ".join(seen)
+    assert (
+        text.count("idle clock run idle clock") == text.count("run") - 1
+    )  # the first is not timed
+
+
 def test_workers_that_start_together_try_it_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +330,7 @@ def test_workers_that_start_together_try_it_one_by_one(
     execution = explainer_of(PlainCNN()).split()
     backbone = execution.split.backbone
     (tmp_path / f"{identity_of(backbone, 'float32')}.pt2").touch()
-    monkeypatch.setattr(compiling, "_loaded", lambda _package: backbone)
+    monkeypatch.setattr(compiling, "_loaded", lambda *_: backbone)
     compiler = Compiler(tmp_path, 60)
     inside = 0
     met = threading.Condition()

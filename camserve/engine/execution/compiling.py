@@ -69,7 +69,7 @@ class Compiler:
                 os.utime(package)
                 self._forget_old()
                 stack.enter_context(_trial(package))
-                found = _loaded(package), package.stat().st_size
+                found = _loaded(package, split.device), package.stat().st_size
             except OSError as error:  # a full disk, or a folder that may not be written to
                 raise CannotCompile(f"{type(error).__name__}: {error.strerror}") from error
             yield found
@@ -174,9 +174,14 @@ def _environment(scratch: Path) -> Mapping[str, str]:
     return {**os.environ, **places, "TMPDIR": str(scratch)}
 
 
-def _loaded(package: Path) -> RunBackbone:
+def _loaded(package: Path, device: torch.device) -> RunBackbone:
+    """On a GPU without locks of its own, which cannot be captured: who explains holds one."""
+    on_gpu = device.type == "cuda"
+    index = device.index if on_gpu and device.index is not None else -1
     try:
-        return torch._inductor.aoti_load_package(str(package))  # noqa: SLF001 - its only name
+        return torch._inductor.aoti_load_package(  # noqa: SLF001 - its only name
+            str(package), run_single_threaded=on_gpu, device_index=index
+        )
     except Exception as error:
         package.unlink(missing_ok=True)  # cut off by a crash, say: it is made again
         raise CannotCompile(

@@ -47,15 +47,20 @@ def medians_s(
     for number in range(ROUNDS + 1):
         for name, run in runs.items():
             with alone(), torch.no_grad():
+                _finish(inputs)  # what was launched before, by whomever
                 start_s = time.perf_counter()
                 run(inputs)
-                if inputs.is_cuda:
-                    torch.cuda.synchronize(inputs.device)
+                _finish(inputs)
                 if number:  # the first is for caches and allocators to warm up
                     times[name].append(time.perf_counter() - start_s)
         if number >= LEAST_ROUNDS and time.perf_counter() - began_s > TIME_LIMIT_S:
             break
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _finish(inputs: Tensor) -> None:
+    if inputs.is_cuda:
+        torch.cuda.synchronize(inputs.device)
 
 
 def agreement(
