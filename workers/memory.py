@@ -10,6 +10,8 @@ from typing import Final
 
 import torch
 
+from camserve.engine.exclusion import computing
+
 __all__ = ["bound_memory", "free_memory", "offer_to_the_kernel"]
 
 _OWN: Final = Path("/proc/self")
@@ -21,7 +23,8 @@ def free_memory(device: str) -> None:
     torch keeps for later. In a side thread: it takes a moment."""
     gc.collect()
     if device.startswith("cuda"):
-        torch.cuda.empty_cache()
+        with computing():  # not while launches are captured, in which torch cannot free memory
+            torch.cuda.empty_cache()
 
 
 def bound_memory(megabytes: int) -> None:

@@ -72,10 +72,11 @@ class Optimizing:
             logger.warning(
                 "model %s is not made faster in %s: %s", name, precision, one_line(error)
             )
+        else:
+            logger.info("model %s runs %s in %s", name, found.way, precision)
+            await self._residency.adopt(model, _as_message(found), found.bytes)
+        finally:  # what the ways took that are not used
             await asyncio.get_running_loop().run_in_executor(None, free_memory, self._device)
-            return
-        logger.info("model %s runs %s in %s", name, found.way, precision)
-        await self._residency.adopt(model, _as_message(found), found.bytes)
 
     def _call(self, model: ResidentModel, precision: Precision) -> Optimized:
         compiler = None

@@ -141,7 +141,7 @@ class Explainer:
             watched, batch = plan.watched(), self.batch_dimension
             shape = list(self._accepted.probe_shape)
             shape[batch] = 2
-            with self._lock, tracing(), ordinary_autograd():
+            with self.alone_in_process():
                 example = torch.zeros(shape, device=self._accepted.device)
                 parts = split_network(self._model, example, batch, watched)
             where = (watched.features[0], (watched.reduction, watched.path))
@@ -177,6 +177,12 @@ class Explainer:
     def alone(self) -> Iterator[None]:
         """Nothing is explained meanwhile."""
         with self._lock, ordinary_autograd():
+            yield
+
+    @contextmanager
+    def alone_in_process(self) -> Iterator[None]:
+        """The same, and nothing is computed by others, either."""
+        with self._lock, tracing(), ordinary_autograd():
             yield
 
     def extent_of(self, inputs: Tensor) -> Extent:

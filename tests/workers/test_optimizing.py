@@ -18,6 +18,7 @@ from tests.workers.cards import factory_card, write_model
 from tests.workers.jobs import enqueue, noise
 from tests.workers.test_metrics import total
 from workers import loop as loop_module
+from workers import optimizing
 
 pytestmark = pytest.mark.anyio
 
@@ -57,6 +58,29 @@ async def test_the_card_tells_how_each_precision_that_was_asked_for_is_run(
     await bench.answer(await enqueue(bench.queue, noise(0), precision="bfloat16"))
     both = await optimized(bench, "tiny", "float32", "bfloat16")
     assert len(both) == 2
+
+
+async def test_what_the_trial_took_is_given_back_once_it_is_over(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and graphs of the ways that lost, whether or not one has won."""
+    freed: list[str] = []
+
+    async def is_freed(times: int) -> bool:
+        return len(freed) == times
+
+    monkeypatch.setattr(optimizing, "free_memory", freed.append)
+    bench = await start(optimization="fold")
+    await bench.answer(await enqueue(bench.queue, noise(0)))
+    await optimized(bench, "tiny", "float32")
+    await eventually(lambda: is_freed(1))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(optimizing, "optimize", fail)
+    await bench.answer(await enqueue(bench.queue, noise(0), precision="bfloat16"))
+    await eventually(lambda: is_freed(2))
 
 
 async def test_what_is_not_to_be_optimized_is_not(start: Start, models: Path) -> None:

@@ -112,7 +112,9 @@ def in_precision(backbone: RunBackbone, precision: Precision) -> RunBackbone:
     dtype = DTYPES[precision]
 
     def run(inputs: Tensor) -> Sequence[Tensor]:
-        with torch.autocast(inputs.device.type, dtype):
+        # without its cache: a captured graph would read weights that autocast frees at its end;
+        # and weights that are frozen are not kept there anyway
+        with torch.autocast(inputs.device.type, dtype, cache_enabled=False):
             return backbone(inputs)
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from camserve.engine.execution.capturing import can_capture, capture
 from camserve.engine.execution.compiling import CannotCompile, Compiler
 from camserve.engine.execution.execution import RunBackbone, in_precision
 from camserve.engine.execution.folding import own_bytes, prepared
 from camserve.engine.execution.trials import Agreement, medians_s
-from camserve.engine.execution.verification import Verification
+from camserve.engine.execution.verification import COUNTS, Verification
 from camserve.vocabulary import Precision
 
 if TYPE_CHECKING:
@@ -57,20 +58,25 @@ class Optimized:
 
     @property
     def bytes(self) -> int:
-        """Of weights, besides the model's."""
+        """Of weights and captured graphs, besides the model's."""
         return next(trial.bytes for trial in self.trials if trial.way == self.way)
 
 
 OPERATIONS = "operation by operation"
 PREPARED = "norms folded, channels last"
 COMPILED = "compiled"
+CAPTURED = "{}, captured"
+"""Of each of them, on a GPU."""
 
 
 @dataclass(frozen=True)
 class _Way:
+    """counts: the numbers of inputs that it is verified with."""
+
     name: str
     run: RunBackbone
     bytes: int = 0
+    counts: Collection[int] = COUNTS
 
 
 def optimize(
@@ -91,6 +97,9 @@ def optimize(
                 ways.append(_Way(COMPILED, *trial.enter_context(compiled)))
             except CannotCompile as error:
                 notes.append(Trial(COMPILED, note=str(error)))
+        if can_capture(execution.split.device):
+            captured, failures = trying.captured(ways, batch)
+            ways, notes = [*ways, *captured], [*notes, *failures]
         judged = trying.judged(ways, sorted({1, batch}))
     best = _best(judged)
     if best.way != OPERATIONS:
@@ -115,6 +124,22 @@ class _Trying:
             ways.append(_Way(PREPARED, run, own_bytes(faster, backbone)))
         return ways
 
+    def captured(self, ways: Sequence[_Way], most: int) -> tuple[list[_Way], list[Trial]]:
+        """The same ways without their launches, of up to so many inputs, and those that cannot be
+        had so."""
+        made, failures = list[_Way](), list[Trial]()
+        for way in ways:
+            name = CAPTURED.format(way.name)
+            alone = self._explainer.alone_in_process
+            try:
+                run = capture(way.run, self._execution, most, alone)
+            except Exception as error:  # noqa: BLE001 - it then runs as it did
+                note = f"it cannot be captured: {type(error).__name__}"
+                failures.append(Trial(name, note=note))
+            else:
+                made.append(_Way(name, run, way.bytes + run.memory, run.graphs))
+        return made, failures
+
     def judged(self, ways: Sequence[_Way], batches: Sequence[int]) -> list[Trial]:
         """The first way is the measure of what half precision may cost."""
         agreements: dict[str, Agreement | str] = {way.name: self._agreement(way) for way in ways}
@@ -133,7 +158,7 @@ class _Trying:
         """With the model as it is; a text where it fails."""
         execution = self._execution.with_backbone(self._precision, way.run)
         try:
-            return self._verification.agreement(execution, self._precision)
+            return self._verification.agreement(execution, self._precision, way.counts)
         except Exception as error:  # noqa: BLE001 - it is then not used, whatever it was
             return f"it fails: {type(error).__name__}"
 

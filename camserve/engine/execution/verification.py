@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 
+from camserve.engine.attributions import Attribution
 from camserve.engine.execution.execution import Execution
 from camserve.engine.execution.trials import Agreement, agreement
 from camserve.engine.recording import SEED, noise_like
@@ -15,7 +17,10 @@ from camserve.vocabulary import Precision
 if TYPE_CHECKING:
     from camserve.engine.explainer import Explainer
 
-__all__ = ["Verification"]
+__all__ = ["COUNTS", "Verification"]
+
+COUNTS = (1, 2)
+"""Numbers of inputs that tell whether a way is true for any number."""
 
 
 class Verification:
@@ -31,10 +36,17 @@ class Verification:
         self._expected = explainer.with_execution(None).explain(self.inputs, [[Top(1)]] * 2)
         self._targets = [[one.target for one in row] for row in self._expected]
 
-    def agreement(self, execution: Execution, precision: Precision) -> Agreement:
-        """Of both inputs together, and of the first alone. Raises what the execution raises."""
+    def agreement(
+        self, execution: Execution, precision: Precision, counts: Iterable[int] = COUNTS
+    ) -> Agreement:
+        """Of the inputs by turns, so many at once. Raises what the execution raises."""
         trying = self._explainer.with_execution(execution)
-        found = trying.explain(self.inputs, self._targets, precision=precision)
-        single = self.inputs.narrow(execution.batch, 0, 1)
-        alone = trying.explain(single, self._targets[:1], precision=precision)
-        return agreement([*found, *alone], [*self._expected, self._expected[0]])
+        found, expected = list[list[Attribution]](), list[list[Attribution]]()
+        for count in counts:
+            rows = [number % 2 for number in range(count)]
+            chosen = torch.tensor(rows, device=self.inputs.device)
+            inputs = self.inputs.index_select(execution.batch, chosen)
+            targets = [self._targets[row] for row in rows]
+            found += trying.explain(inputs, targets, precision=precision)
+            expected += [self._expected[row] for row in rows]
+        return agreement(found, expected)
