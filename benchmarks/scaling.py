@@ -1,4 +1,5 @@
-"""What more workers bring: each computes with one thread, and clients keep all of them busy."""
+"""What more workers of one thread bring, also beside one worker of all threads. Clients keep all
+of them busy."""
 
 from __future__ import annotations
 
@@ -11,11 +12,10 @@ from benchmarks.figures import Figure, Missing, Row
 from benchmarks.load import closed_loop, request
 from benchmarks.options import Options
 from benchmarks.running import running, saved
-from benchmarks.service import FRESH, explain_path, network_for, photographs
+from benchmarks.service import FRESH, bare_per_s, explain_path, network_for, photographs
 
 __all__ = ["measure"]
 
-WORKERS = (1, 2, 4)
 CLIENTS = 32
 
 
@@ -24,18 +24,41 @@ def measure(options: Options) -> Iterator[Row]:
         yield Missing("workers of one thread", "it is measured on the CPU alone")
         return
     requests = [request(explain_path("npy&size=224"), body, **FRESH) for body in photographs()]
-    alone = 0.0
+    network, per_s = network_for(options), dict[tuple[int, int], float]()
     with tempfile.TemporaryDirectory() as folder:
-        model = saved(network_for(options), Path(folder))
-        for workers in WORKERS[: 2 if options.tiny else None]:
-            known = options.settings | {"devices": ",".join(["cpu"] * workers), "threads": 1}
+        model = saved(network, Path(folder))
+        for workers, threads in _arrangements(options):
+            known = options.settings | {"devices": ",".join(["cpu"] * workers), "threads": threads}
             with running(model, **known) as service:
                 for lasting_s in (3, 10):  # the first to warm up
                     load = asyncio.run(
                         closed_loop(service.port, requests, CLIENTS, options.lasting(lasting_s))
                     )
-            alone = alone or load.per_s
-            yield load.latencies(f"{workers} x 1 thread, {CLIENTS} clients")
-            yield Figure(
-                f"{workers} x 1 thread / 1 x 1 thread, maps a second", load.per_s / alone, "x"
-            )
+            per_s[workers, threads] = load.per_s
+            yield load.latencies(f"{_named(workers, threads)}, {CLIENTS} clients")
+            if threads == 1 < workers:
+                yield _ratio(per_s, (workers, 1), (1, 1))
+    many, one = (options.threads, 1), (1, options.threads)
+    if many != one and many in per_s:
+        yield _ratio(per_s, many, one)
+        yield Figure(
+            f"{_named(*many)} / the bare engine, maps a second",
+            per_s[many] / bare_per_s(network, options), "x",
+        )  # fmt: skip
+
+
+def _arrangements(options: Options) -> list[tuple[int, int]]:
+    """How many workers, of how many threads: more and more of one, and one of all."""
+    counts = (1, 2) if options.tiny else (1, 2, 4)
+    return [*((count, 1) for count in counts), *{(1, options.threads)} - {(1, 1)}]
+
+
+def _ratio(
+    per_s: dict[tuple[int, int], float], one: tuple[int, int], other: tuple[int, int]
+) -> Figure:
+    what = f"{_named(*one)} / {_named(*other)}, maps a second"
+    return Figure(what, per_s[one] / per_s[other], "x")
+
+
+def _named(workers: int, threads: int) -> str:
+    return f"{workers} x {threads} thread{'s' * (threads > 1)}"

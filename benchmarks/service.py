@@ -8,6 +8,7 @@ but where the caches are what is measured, so that each is computed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import statistics
 import tempfile
@@ -23,6 +24,7 @@ from benchmarks.load import Answer, Load, ask, closed_loop, open_loop, request
 from benchmarks.networks import NETWORKS, TINY, Network, pictures
 from benchmarks.options import Options
 from benchmarks.photographs import jpeg
+from benchmarks.processor_time import ProcessorTime
 from benchmarks.running import MODEL, Running, running, saved
 from benchmarks.timing import timed
 from camserve.engine import ClassIndex
@@ -79,19 +81,27 @@ def _closed(
     service: Running, bodies: Sequence[bytes], engine_per_s: float, options: Options
 ) -> Iterator[Row]:
     loads: dict[tuple[str, int], Load] = {}
+    processors = ProcessorTime(service)
     for name, form in FORMS.items():
         requests = [request(explain_path(form), body, **FRESH) for body in bodies]
         asyncio.run(closed_loop(service.port, requests, BATCH, options.lasting(2)))  # warm up
         for clients in CLIENTS:
             # what is put in proportion takes longer
             lasting_s = options.lasting(10 if name == ".npy" else 5)
-            loads[name, clients] = asyncio.run(
-                closed_loop(service.port, requests, clients, lasting_s)
-            )
+            is_full = (name, clients) == (".npy", CLIENTS[-1])
+            with processors if is_full else contextlib.nullcontext():
+                loads[name, clients] = asyncio.run(
+                    closed_loop(service.port, requests, clients, lasting_s)
+                )
             yield loads[name, clients].latencies(f"{name}, {plural(clients)}")
     yield from added(loads[".npy", 1])
     full = loads[".npy", CLIENTS[-1]].per_s
     yield Figure("the bare engine, batches of 8", engine_per_s, "/s")
+    yield from processors.each(len(loads[".npy", CLIENTS[-1]].answers))
+    yield Figure(
+        "processor time of a map: all threads of the bare engine",
+        options.threads * 1000 / engine_per_s, "ms",
+    )  # fmt: skip
     yield Figure(
         f"{CLIENTS[-1]} clients / the bare engine, maps a second",
         full / engine_per_s, "x", at_least(0.85),
