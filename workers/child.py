@@ -84,6 +84,7 @@ def main() -> None:
     stop_telemetry = start_telemetry("worker", **{"service.instance.id": arguments.worker})
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.allow_tf32 = False  # it rounds float32 to ten bits, and maps with it
     gc.freeze()  # what is imported stays: no collection needs to look at it, an urgent one least
     offer_to_the_kernel()
     code = 0

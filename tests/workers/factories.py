@@ -18,6 +18,7 @@ __all__ = [
     "BREAKING",
     "DEADLY",
     "DRIFTING",
+    "EXACT",
     "FAULTY",
     "FREEZING",
     "HANGING",
@@ -42,7 +43,7 @@ SHAPE = (1, 8, 8)
 
 # the value of an input's first pixel decides what the misbehaving model does
 FAULTY, DEADLY, SLOW, HANGING = 101.0, 102.0, 103.0, 104.0
-FREEZING, BREAKING, DRIFTING = 105.0, 106.0, 107.0
+FREEZING, BREAKING, DRIFTING, EXACT = 105.0, 106.0, 107.0, 108.0
 
 
 def freeze() -> None:
@@ -75,6 +76,8 @@ class Misbehaving(Tiny):
         marks = set(x[:, 0, 0, 0].tolist())
         if FAULTY in marks:
             raise ArithmeticError("a secret of the model")
+        if EXACT in marks and torch.backends.cudnn.allow_tf32:
+            raise ArithmeticError("a GPU would round float32 to ten bits")
         if DEADLY in marks:
             os.kill(os.getpid(), signal.SIGKILL)
         if FREEZING in marks:

@@ -23,7 +23,7 @@ from camserve.contracts.states import State
 from camserve.queueing import queue_options
 from tests.service import ROOT
 from tests.workers.cards import TINY, factory_card, settings, write_model
-from tests.workers.factories import DEADLY, HANGING, SLOW
+from tests.workers.factories import DEADLY, EXACT, HANGING, SLOW
 from tests.workers.jobs import enqueue, failure, noise, read
 from tests.workers.processes import Workers, environment, run_module
 
@@ -128,6 +128,11 @@ async def test_jobs_are_answered(shared: Workers, redis: Redis, queue: JobQueue)
     assert {record.attempts for record in await succeeded(queue, *ids)} == {1}
     assert "worker ready on cpu: odd, tiny" in shared.log
     assert "Traceback" not in shared.log
+
+
+async def test_a_worker_computes_float32_as_such(shared: Workers, queue: JobQueue) -> None:
+    """On a GPU torch else convolves with ten bits of it."""
+    await succeeded(queue, await enqueue(queue, noise(0, EXACT), model="odd"))
 
 
 async def test_the_health_check(shared: Workers, redis: Redis, tmp_path: Path) -> None:
