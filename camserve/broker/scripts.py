@@ -10,8 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.asyncio import Connection, Redis
+from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from camserve.broker.connection import outages_as_unavailable
@@ -97,8 +97,25 @@ async def _send(redis: Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 async def _in_one_go(redis: Redis, commands: Sequence[Command]) -> list[Any]:
-    async with redis.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    """What a pipeline of redis-py does, for two thirds of its processor time: each of those gives
+    its connection back in a task of its own."""
+    pool = redis.connection_pool
+    connection: Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+    try:
+        replies: list[Any] = await connection.retry.call_with_retry(
+            lambda: _exchange(redis, connection, commands), lambda _: connection.disconnect()
+        )
+    finally:
+        await pool.release(connection)
+    return replies
+
+
+async def _exchange(redis: Redis, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    await connection.send_packed_command(connection.pack_commands(commands))
+    replies: list[Any] = []
+    for name, *_ in commands:
+        try:
+            replies.append(await redis.parse_response(connection, str(name)))
+        except ResponseError as error:
+            replies.append(error)
     return replies

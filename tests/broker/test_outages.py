@@ -130,6 +130,30 @@ async def test_a_server_that_is_silent_is_waited_for_once(
     assert connections == 1
 
 
+async def test_a_command_whose_connection_breaks_is_sent_again(
+    tmp_path: Path, options: QueueOptions
+):
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        is_first = connections == 1
+        while command := await reader.read(10_000):
+            if b"HGETALL" not in command:
+                writer.write(b"+OK\r\n" * command.count(b"SETINFO"))
+            elif is_first:
+                break
+            else:
+                writer.write(b"*0\r\n")
+        writer.close()
+
+    path = tmp_path / "broken.sock"
+    async with await asyncio.start_unix_server(serve, path), connect(f"unix://{path}") as client:
+        assert await JobQueue(client, options).get("01JD8Q4V1N0Z7M3K5T9W2XACBE-m") is None
+    assert connections == 2
+
+
 async def test_a_front_end_starts_without_the_server_and_recovers(
     server: EmbeddedServer, options: QueueOptions, worker: WorkerMaker
 ):
