@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from camserve.broker import Begun, WorkerQueue
+from camserve.broker import Begun, Ending, WorkerQueue
 from camserve.contracts.cards import ResolvedCard
 from camserve.contracts.failures import FailureMessage
 from camserve.contracts.jobs import Job
 from camserve.errors import Canceled, ErrorCode, ModelChanged, QueueUnavailable
 from camserve.logs import get_logger
-from camserve.tracing import stage
+from camserve.tracing import fail
 from workers.attempts import Outcome
 from workers.computed import computed_digest
-from workers.job_traces import JobTrace
+from workers.job_traces import JobTrace, stage_of_each
 from workers.metrics import WorkerMetrics
 from workers.progress import Progress
 from workers.staging import Staged
@@ -119,40 +119,43 @@ class HeldJobs:
     async def commit(self, begun: Begun, outcome: Outcome) -> None:
         """Finish or fail the job; the queue refuses if another worker owns it by now. One that was
         not computed since nobody wants it any more ends as canceled or expired."""
-        trace = self._traces.pop(begun.job_id, None)
-        try:
-            with trace.current() if trace else nullcontext():
-                await self._commit(begun, outcome, trace.job if trace else None)
-        finally:
-            self._held.pop(begun.job_id, None)
-            self._withdrawn.pop(begun.job_id, None)
-            self._staged.pop(begun.job_id, None)
-            if trace:
-                trace.end(outcome)
+        await self.commit_all([begun], [outcome])
 
-    async def _commit(self, begun: Begun, outcome: Outcome, job: Job | None) -> None:
+    async def commit_all(self, begun: Sequence[Begun], outcomes: Sequence[Outcome]) -> None:
+        """The same of several, in one round trip; what one of them meets is nothing to the rest."""
+        traces = [self._traces.pop(one.job_id, None) for one in begun]
         try:
-            with stage("commit"):
-                if isinstance(outcome, bytes):
-                    computed = computed_digest(job, outcome) if job else ""
-                    committed = await self._queue.finish(begun, outcome, computed)
-                elif outcome.code is ErrorCode.CANCELED:
-                    committed = await self._queue.drop(begun)
-                else:
-                    committed = await self._queue.fail(begun, outcome.model_dump_json().encode())
-        except QueueUnavailable:
+            jobs = [trace.job if trace else None for trace in traces]
+            with stage_of_each("commit", traces) as spans:
+                endings = list(map(_ending, begun, outcomes, jobs))
+                committed = await self._queue.commit(endings)
+                for span, reply in zip(spans, committed, strict=True):
+                    if isinstance(reply, Exception):
+                        fail(span, reply)
+            for one, outcome, trace, reply in zip(begun, outcomes, traces, committed, strict=True):
+                with trace.current() if trace else nullcontext():
+                    self._tell(one, outcome, committed=reply)
+        finally:
+            for one, outcome, trace in zip(begun, outcomes, traces, strict=True):
+                self._held.pop(one.job_id, None)
+                self._withdrawn.pop(one.job_id, None)
+                self._staged.pop(one.job_id, None)
+                if trace:
+                    trace.end(outcome)
+
+    def _tell(self, begun: Begun, outcome: Outcome, *, committed: bool | Exception) -> None:
+        if isinstance(committed, QueueUnavailable):
             logger.warning("Redis is away: a job will be done again", job_id=begun.job_id)
-        except Exception:
-            logger.exception(
-                "Redis refused a result: the job will be done again", job_id=begun.job_id
+        elif isinstance(committed, Exception):
+            logger.error(
+                "Redis refused a result: the job will be done again",
+                job_id=begun.job_id,
+                exc_info=committed,
             )
         else:
             if not committed:
                 self._metrics.came_late(begun.model)
             _log_end(begun, outcome, committed=committed)
-
-    async def commit_all(self, begun: Sequence[Begun], outcomes: Sequence[Outcome]) -> None:
-        await asyncio.gather(*map(self.commit, begun, outcomes))
 
     async def drop_outdated(
         self, card: ResolvedCard, work: Sequence[tuple[Begun, Job]]
@@ -177,6 +180,14 @@ class HeldJobs:
             if unwanted:
                 await self.commit(job, FailureMessage.of(Canceled()))
         return [one for one, unwanted in zip(work, gone, strict=True) if not unwanted]
+
+
+def _ending(begun: Begun, outcome: Outcome, job: Job | None) -> Ending:
+    if isinstance(outcome, bytes):
+        return Ending.finished(begun, outcome, computed_digest(job, outcome) if job else "")
+    if outcome.code is ErrorCode.CANCELED:
+        return Ending.dropped(begun)
+    return Ending.failed(begun, outcome.model_dump_json().encode())
 
 
 def _log_end(begun: Begun, outcome: Outcome, *, committed: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 from structlog.contextvars import bound_contextvars
 
@@ -19,7 +19,7 @@ from camserve.tracing import context_of, fail, tracer
 from workers.attempts import Outcome
 from workers.job_context import about
 
-__all__ = ["JobTrace", "done_together"]
+__all__ = ["JobTrace", "done_together", "stage_of_each"]
 
 
 class JobTrace:
@@ -59,6 +59,23 @@ class JobTrace:
             if outcome.code is not ErrorCode.CANCELED:
                 self.span.set_status(Status(StatusCode.ERROR))
         self.span.end()
+
+
+@contextmanager
+def stage_of_each(name: str, traces: Sequence[JobTrace | None]) -> Iterator[list[Span]]:
+    """A part of each of several jobs that are handled at once: a span of each, in their order. Of a
+    job that is not recorded, no part is."""
+    spans = [
+        tracer.start_span(name, trace.set_span_in_context(one.span))
+        if one is not None and one.span.is_recording()
+        else INVALID_SPAN
+        for one in traces
+    ]
+    try:
+        yield spans
+    finally:
+        for span in spans:
+            span.end()
 
 
 @contextmanager

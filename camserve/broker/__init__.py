@@ -4,6 +4,7 @@ The front end holds a `JobQueue`, a worker process a `WorkerQueue`; both see eac
 `Registry`. How it works and what it promises: docs/decisions on the queue, and tests/broker.
 """
 
+from camserve.broker.committing import Ending
 from camserve.broker.connection import LONGEST_BLOCK_S, connect
 from camserve.broker.dead_letters import DeadLetter, DeadLetters, LetterPage, LostAttempt
 from camserve.broker.deliveries import Deliveries, Delivery
@@ -51,6 +52,7 @@ __all__ = [
     "Deliveries",
     "Delivery",
     "DeliveryRecord",
+    "Ending",
     "Enqueued",
     "JobQueue",
     "JobRecord",

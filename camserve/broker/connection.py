@@ -22,7 +22,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from camserve.errors import QueueUnavailable
 
-__all__ = ["LONGEST_BLOCK_S", "connect", "is_outage", "outages_as_unavailable"]
+__all__ = [
+    "LONGEST_BLOCK_S",
+    "connect",
+    "is_outage",
+    "outage_or_other",
+    "outages_as_unavailable",
+]
 
 T = TypeVar("T")
 
@@ -99,3 +105,12 @@ def outages_as_unavailable() -> Iterator[None]:
         if is_outage(error):
             raise QueueUnavailable from error
         raise
+
+
+def outage_or_other(error: Exception) -> Exception:
+    """QueueUnavailable for an error of the connection; any other as it is."""
+    if not is_outage(error):
+        return error
+    outage = QueueUnavailable()
+    outage.__cause__ = error
+    return outage

@@ -14,9 +14,9 @@ from redis.asyncio import Connection, Redis
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from camserve.broker.connection import outages_as_unavailable
+from camserve.broker.connection import outage_or_other, outages_as_unavailable
 
-__all__ = ["Command", "call", "execute"]
+__all__ = ["Command", "call", "execute", "execute_each"]
 
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
@@ -61,15 +61,33 @@ async def execute(redis: Redis, *commands: Command) -> list[Any]:
     sent again; so, as for a broken connection, commands must bear repetition.
     Raises QueueUnavailable when the server is away, ResponseError for an error of ours.
     """
+    replies = await _replies(redis, commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+async def execute_each(redis: Redis, *groups: Sequence[Command]) -> list[Any]:
+    """As `execute`, of groups that have nothing to do with each other: returns of each its last
+    reply, or the error that it met. Raises QueueUnavailable when nothing is known of any."""
+    replies = iter(await _replies(redis, [command for group in groups for command in group]))
+    found: list[Any] = []
+    for group in groups:
+        own = [next(replies) for _ in group]
+        errors = [reply for reply in own if isinstance(reply, Exception)]
+        found.append(errors[0] if errors else own[-1])
+    return found
+
+
+async def _replies(redis: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Of each its reply, or the error that it met."""
     with outages_as_unavailable(), _cancel_kept():
         replies = await _send(redis, commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             await _send(redis, [("SCRIPT LOAD", _source(name)) for name in _names()])
             replies = await _send(redis, commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-    return replies
+    return [outage_or_other(one) if isinstance(one, Exception) else one for one in replies]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import time
@@ -15,11 +14,10 @@ from redis.asyncio import Redis
 from camserve.broker import failures, keys
 from camserve.broker.beginning import begin
 from camserve.broker.claim_source import ClaimSource
+from camserve.broker.committing import Ending, commit
 from camserve.broker.options import QueueOptions
 from camserve.broker.records import Begun, Claim
 from camserve.broker.scripts import Command, call, execute
-from camserve.broker.staging import staged_value
-from camserve.contracts.states import State
 from camserve.errors import QueueUnavailable
 
 __all__ = ["WorkerQueue"]
@@ -27,7 +25,6 @@ __all__ = ["WorkerQueue"]
 Held = TypeVar("Held", bound=Claim | Begun)
 
 NO_PAYLOADS: Final[Mapping[str, bytes]] = MappingProxyType({})
-_RETRY_S = 0.1
 
 
 class WorkerQueue:
@@ -124,25 +121,26 @@ class WorkerQueue:
         owned = await execute(self._redis, *renewals) if renewals else []
         return [one for one, own in zip(alive, owned, strict=False) if own]
 
-    async def finish(self, begun: Begun, result: bytes, computed: str = "") -> bool:
-        """Commits a result. False when another took the job over, or it was closed meanwhile.
+    async def commit(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        """Closes jobs in one round trip, each as if it were alone.
 
-        computed: digest of what was computed; where it is that of the job, its result is kept for
-        later jobs. Whether there is room for that does not matter here.
-
-        True says that this call closed the job; if its cancel was requested, as canceled. Tries on
-        through an outage for `commit_patience_s`, and then raises QueueUnavailable.
+        Of each: True if this call closed it; as canceled, if its cancel was requested. False when
+        another took it over, or it was closed meanwhile. Or the error that it met, QueueUnavailable
+        after it was tried through an outage for `commit_patience_s`.
         """
-        return await self._commit(begun, State.SUCCEEDED, result=result, computed=computed)
+        return await commit(self._redis, self._options, endings)
+
+    async def finish(self, begun: Begun, result: bytes, computed: str = "") -> bool:
+        """Commits one result, as `Ending.finished` has it; raises the error that it meets."""
+        return await self._commit(Ending.finished(begun, result, computed))
 
     async def fail(self, begun: Begun, failure: bytes) -> bool:
-        """Commits a failure (small JSON with `code` and `detail`); else as `finish`."""
-        return await self._commit(begun, State.FAILED, failure=failure)
+        """The same of one failure."""
+        return await self._commit(Ending.failed(begun, failure))
 
     async def drop(self, begun: Begun) -> bool:
-        """Closes a job that was begun and not computed, if nobody wants its result any more: its
-        cancel was requested, or its deadline has passed. Else as `finish`, and False."""
-        return await self._commit(begun, State.EXPIRED, failure=failures.EXPIRED.encode())
+        """The same of one that was not computed; False if it is still wanted."""
+        return await self._commit(Ending.dropped(begun))
 
     async def report(self, progress: Sequence[tuple[Begun, int, int]]) -> None:
         """Tells how far jobs are: units done and units in all. Of a job that was lost: nothing."""
@@ -226,38 +224,11 @@ class WorkerQueue:
             *(claim.job_id, claim.lane, claim.entry, consumer, token),
         )
 
-    async def _commit(
-        self,
-        begun: Begun,
-        state: State,
-        *,
-        result: bytes | None = None,
-        computed: str = "",
-        failure: bytes = b"",
-    ) -> bool:
-        limits = self._options
-        staged = keys.staged(begun.model, begun.job_id, begun.token)
-        commands: list[Command] = []
-        if result is not None:
-            commands.append(staged_value(staged, result))
-        commands.append(
-            call(
-                "finish",
-                [keys.prefix(begun.model), staged],
-                *(begun.job_id, begun.token, state.value, limits.job_ttl_ms, failure),
-                *(computed, limits.result_cache_bytes, limits.result_cache_ttl_ms),
-            )
-        )
-        end_s = time.monotonic() + limits.commit_patience_s
-        while True:
-            try:
-                *_, closed = await execute(self._redis, *commands)
-            except QueueUnavailable:
-                if time.monotonic() >= end_s:
-                    raise
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return bool(closed)
+    async def _commit(self, ending: Ending) -> bool:
+        (closed,) = await self.commit([ending])
+        if isinstance(closed, Exception):
+            raise closed
+        return closed
 
 
 def _begun_s(held: Claim | Begun) -> float:

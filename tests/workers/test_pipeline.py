@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from camserve.broker import JobQueue, WorkerQueue
+from camserve.broker import Ending, JobQueue, WorkerQueue
 from camserve.contracts.states import State
 from camserve.queueing import queue_options
 from tests.workers.bench import Bench, Start, eventually
@@ -28,13 +28,15 @@ class Commits:
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gate = asyncio.Event()
         self.waiting: list[str] = []
-        self._finish = bench.worker_queue.finish
-        monkeypatch.setattr(bench.worker_queue, "finish", self._wait)
+        self.batches: list[set[str]] = []
+        self._commit = bench.worker_queue.commit
+        monkeypatch.setattr(bench.worker_queue, "commit", self._wait)
 
-    async def _wait(self, begun: Any, *result: Any) -> bool:
-        self.waiting.append(begun.job_id)
+    async def _wait(self, endings: Sequence[Ending]) -> list[bool | Exception]:
+        self.batches.append({one.begun.job_id for one in endings})
+        self.waiting += [one.begun.job_id for one in endings]
         await self.gate.wait()
-        return await self._finish(begun, *result)
+        return await self._commit(endings)
 
 
 async def entered(folder: Path) -> None:
@@ -57,6 +59,22 @@ async def test_the_next_batch_runs_while_results_are_on_their_way(
     assert await bench.job_is(second, State.RUNNING)
     (tmp_path / "go").touch()
     await bench.answer(second)
+
+
+async def test_results_of_a_batch_go_back_together(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await start()
+    await bench.answer(await enqueue(bench.queue, noise(9), model="slow"))  # it is resident now
+    commits = Commits(bench, monkeypatch)
+    commits.gate.set()
+    first = await enqueue(bench.queue, noise(0, SLOW), model="slow")
+    await entered(tmp_path)
+    mates = [await enqueue(bench.queue, noise(1), model="slow") for _ in range(2)]
+    (tmp_path / "go").touch()
+    for job_id in (first, *mates):
+        await bench.answer(job_id)
+    assert commits.batches == [{first}, set(mates)]
 
 
 async def test_a_stopping_worker_waits_for_results_on_their_way(
