@@ -29,6 +29,8 @@ async def outcome(
     what it asked for, within the server's limit, which is the default. Raises QueueUnavailable;
     ClientDisconnect for a client that has gone.
     """
+    if submission.ended is not None:  # nobody can leave while it is waited for
+        return submission.ended
     waiting = _waited(state, submission, patience_s)
     if patience_s != 0 and submission.is_for_one_client:
         waiting = _alone(state, submission, waiting)

@@ -94,7 +94,7 @@ def explanation(
     put the maps inside that were asked for there, and what became of the webhook, which goes on
     after the end: not in what is told of every change.
     """
-    job = Job.model_validate_json(record.document)
+    job = finished.job if finished else Job.model_validate_json(record.document)
     results = range(len(finished.maps)) if finished else ()
     return Explanation(
         **_lifetime(record, job, finished),

@@ -7,6 +7,7 @@ import math
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from camserve.broker import JobQueue, keys
@@ -269,8 +270,11 @@ async def test_a_result_that_redis_lost_is_503_and_not_404(
     async def gone(_: JobQueue, __: str) -> None:
         return None
 
+    def large(_: int) -> np.ndarray:  # a small one comes with the news that it is there
+        return np.zeros((100, 100), np.float32)
+
     monkeypatch.setattr(JobQueue, "result", gone)
-    response, _, _ = await front.done(front.post())
+    response, _, _ = await front.done(front.post(), large)
     problem(response, 503, "queue_unavailable")
 
 
