@@ -157,6 +157,7 @@ class Tree:
             "CAMSERVE_PORT": str(self.port),
             "CAMSERVE_DEVICES": "cpu",
             "CAMSERVE_THREADS": "1",
+            "CAMSERVE_OPTIMIZATION": "none",  # which would take the processor beside the requests
             **({"CAMSERVE_API_PROCESSES": number} if (number := self._api_processes) else {}),
             # the tree's own packages, and of benchmarks this very module
             "PYTHONPATH": str(self.tree),
