@@ -63,7 +63,8 @@ class JobReader:
         return self._notifications.listening("", keys.DELIVERIES)
 
     async def get(self, job_id: str) -> JobRecord | None:
-        """The job as it is now; None if there is none (any more)."""
+        """The job as it is now, with its result if that is small; None if there is none (any
+        more)."""
         return await self._look(job_id)
 
     async def result(self, job_id: str) -> bytes | None:
@@ -107,7 +108,7 @@ class JobReader:
                 try:
                     # A server that hangs must not hold the caller for a whole socket timeout.
                     async with asyncio.timeout(max(left_s, self._options.fallback_look_s)):
-                        record = await self._look_with_result(job_id)
+                        record = await self._look(job_id)
                 except (QueueUnavailable, TimeoutError) as error:
                     if self._left_s(end_s) <= 0:
                         raise QueueUnavailable from error
@@ -171,13 +172,6 @@ class JobReader:
         return int(depth)
 
     async def _look(self, job_id: str) -> JobRecord | None:
-        model = model_or_none(job_id)
-        if model is None:
-            return None
-        (values,) = await execute(self._redis, ("HGETALL", keys.job(model, job_id)))
-        return JobRecord.from_hash(job_id, model, values) if values else None
-
-    async def _look_with_result(self, job_id: str) -> JobRecord | None:
         model = model_or_none(job_id)
         if model is None:
             return None

@@ -117,6 +117,9 @@ async def test_a_result_comes_along_only_if_it_is_small(queue: JobQueue, worker:
         assert record is not None
         assert record.result == (result if len(result) < LARGE else None)
         assert await queue.result(job_id) == result
+        record = await queue.get(job_id)
+        assert record is not None
+        assert record.result == (result if len(result) < LARGE else None)
     failed = await submit(queue)
     await w.fail(await begin_one(w), b"{}")
     record = await queue.wait(failed, 1000)
