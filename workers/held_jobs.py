@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -62,7 +61,7 @@ class HeldJobs:
         """Find out of all jobs whether somebody still waits for them: what was canceled, or closed,
         or is past its deadline need not be computed to its end. Raises QueueUnavailable."""
         held = list(self._held.values())
-        gone = await asyncio.gather(*map(self._queue.is_canceled, held))
+        gone = await self._queue.are_canceled(held)
         for begun, unwanted in zip(held, gone, strict=True):
             event = self._withdrawn.get(begun.job_id)
             if unwanted and event is not None and not event.is_set():
@@ -173,7 +172,7 @@ class HeldJobs:
         """The jobs that somebody still waits for; those that are canceled, closed or past their
         deadline leave our hands."""
         try:
-            gone = await asyncio.gather(*(self._queue.is_canceled(job) for job, _ in work))
+            gone = await self._queue.are_canceled([job for job, _ in work])
         except QueueUnavailable:
             return list(work)  # when in doubt, compute: the commit is fenced
         for (job, _), unwanted in zip(work, gone, strict=True):

@@ -155,14 +155,27 @@ class WorkerQueue:
     async def is_canceled(self, begun: Begun) -> bool:
         """Whether nobody wants the result any more: cancel requested, past its deadline, closed,
         lost, taken over."""
-        (seconds, micros), values = await execute(
+        (canceled,) = await self.are_canceled([begun])
+        return canceled
+
+    async def are_canceled(self, held: Sequence[Begun]) -> list[bool]:
+        """The same of several, in one round trip."""
+        if not held:
+            return []
+        fields = ("state", "owner", "cancel")
+        (seconds, micros), *jobs = await execute(
             self._redis,
             ("TIME",),
-            ("HMGET", keys.job(begun.model, begun.job_id), "state", "owner", "cancel"),
+            *(("HMGET", keys.job(begun.model, begun.job_id), *fields) for begun in held),
         )
-        state, owner, cancel = values
-        late = int(seconds) * 1000 + int(micros) // 1000 >= begun.deadline_ms
-        return late or state != b"running" or owner != begun.token.encode() or cancel is not None
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return [
+            now_ms >= begun.deadline_ms
+            or state != b"running"
+            or owner != begun.token.encode()
+            or cancel is not None
+            for begun, (state, owner, cancel) in zip(held, jobs, strict=True)
+        ]
 
     async def reclaim(self, models: Sequence[str], limit: int = 1) -> list[Claim]:
         """Puts jobs whose lease ran out back into the queue, for all workers; claims some.

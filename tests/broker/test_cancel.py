@@ -129,3 +129,16 @@ async def test_dropping_a_canceled_job_and_one_that_another_has(
     record = await queue.get(lost)
     assert record is not None
     assert record.state is State.RUNNING
+
+
+async def test_of_several_it_is_told_which_nobody_waits_for(queue: JobQueue, worker: WorkerMaker):
+    w = worker()
+    held = []
+    for _ in range(3):
+        await submit(queue)
+        held.append(await begin_one(w))
+    await queue.cancel(held[0].job_id)
+    assert await w.are_canceled(held) == [True, False, False]
+    await w.finish(held[2], b"r")
+    assert await w.are_canceled(held) == [True, False, True]
+    assert await w.are_canceled([]) == []

@@ -145,7 +145,7 @@ async def test_a_command_whose_connection_breaks_is_sent_again(
             elif is_first:
                 break
             else:
-                writer.write(b"*0\r\n")
+                writer.write(b"*0\r\n$0\r\n\r\n")  # no record, and no result
         writer.close()
 
     path = tmp_path / "broken.sock"
