@@ -100,7 +100,10 @@ class Several:
 @pytest.fixture
 async def several(redis_url: str, tmp_path: Path) -> AsyncIterator[Several]:
     models = make_repository(tmp_path / "models")
-    service = Service(redis_url, models, tmp_path, api_processes=COUNT, sync_wait_s=60, drain_s=60)
+    service = Service(
+        redis_url, models, tmp_path, api_processes=COUNT, sync_wait_s=60, drain_s=60,
+        worker_stale_s=600,  # the worker that the test plays beats once
+    )  # fmt: skip
     options = QueueOptions()
     async with connect(redis_url) as redis:
         registry, worker = Registry(redis, options), WorkerQueue(redis, options, "w1")
