@@ -1,4 +1,8 @@
-"""`python -m benchmarks.page`: writes the measured part of docs/benchmarks.md from results.json."""
+"""`python -m benchmarks.page`: writes the measured part of docs/benchmarks.md.
+
+From results.json, the latest run, and from those that were kept beside it as results-NAME.json,
+because they are of other machines.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,13 @@ __all__ = ["measured_part"]
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEADING = "## One run"
+KEPT = "## An earlier run, on another machine"
 
 
-def measured_part(known: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of the page from its heading on."""
+def measured_part(known: Mapping[str, Any], heading: str = HEADING) -> Iterator[str]:
+    """The lines of one run, from its heading on."""
     machine = known["machine"]
-    yield HEADING
+    yield heading
     yield ""
     yield (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
@@ -49,7 +54,9 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def main() -> None:
     head, _, _ = PAGE.read_text().partition(HEADING)
-    lines = measured_part(json.loads(RESULTS.read_text()))
+    lines = list(measured_part(json.loads(RESULTS.read_text())))
+    for kept in sorted(RESULTS.parent.glob(f"{RESULTS.stem}-*.json")):
+        lines += ["", *measured_part(json.loads(kept.read_text()), KEPT)]
     PAGE.write_text(head + "\n".join(lines) + "\n")
 
 
