@@ -38,6 +38,7 @@ def test_queue() -> None:
     assert {"PING of the server, p50", "job of 150 KB, p99"} <= set(rows("queue"))
 
 
+@pytest.mark.soak
 def test_service() -> None:
     found = rows("service")
     assert {"JSON, 1 client", "PNG, 32 clients"} <= set(found)
