@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from benchmarks.figures import Latencies
 from benchmarks.timing import quantile
 
-__all__ = ["Answer", "Load", "ask", "closed_loop", "open_loop", "request"]
+__all__ = ["Answer", "Connection", "Load", "ask", "closed_loop", "open_loop", "request"]
 
 TIMEOUT_S = 120.0
 HEAD_BYTES = 1 << 20
