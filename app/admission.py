@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from app.counts import check_inputs
 from app.documents import Asked, RemoteUpload, Upload
-from app.input_cache import SMALL_UPLOAD, key_of
+from app.input_cache import QUICKLY_DIGESTED, key_of
 from app.inputs import PreparedInput, prepare
 from app.outbound.fetching import Room
 from app.remote_uploads import check_urls, fetched, placed
@@ -23,7 +24,9 @@ from camserve.contracts.requests import InputsRequest
 from camserve.errors import DeadlineExceeded, InvalidRequest, NoWorker
 from camserve.tracing import staged
 
-__all__ = ["Admission", "admit", "may_recall", "prepared", "until"]
+__all__ = ["Admission", "admit", "may_recall", "payload_made", "prepared"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,28 @@ async def _remembered(
     if not cache.is_on or caching == "bypass" or not isinstance(file, bytes):
         return await state.on_pictures(make)
     find = partial(key_of, file, upload, spec, labels, drawn=drawn)
-    key = find() if len(file) <= SMALL_UPLOAD else await state.on_pictures(find)
+    key = find() if len(file) <= QUICKLY_DIGESTED else await state.on_pictures(find)
     if caching == "use" and (known := cache.get(key)) is not None:
         return known
     found = await state.on_pictures(make)
     cache.keep(key, found)
     return found
+
+
+async def payload_made(
+    state: AppState,
+    inputs: Sequence[PreparedInput],
+    make: Callable[[], T],
+    deadline_s: float,
+    *,
+    plain: bool = True,
+) -> T:
+    """What `make` makes of all inputs: in a thread, unless that is `plain` work on few bytes.
+    Raises DeadlineExceeded, and what it does."""
+    if plain and sum(one.tensor.nbytes for one in inputs) <= QUICKLY_DIGESTED:
+        return make()
+    async with until(deadline_s):
+        return await state.on_pictures(make)
 
 
 @asynccontextmanager

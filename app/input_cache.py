@@ -12,10 +12,10 @@ from app.inputs import PreparedInput
 from app.request_metrics import RequestMetrics
 from camserve.contracts.input_specs import InputSpec
 
-__all__ = ["SMALL_UPLOAD", "InputCache", "key_of"]
+__all__ = ["QUICKLY_DIGESTED", "InputCache", "key_of"]
 
-SMALL_UPLOAD: Final = 262_144
-"""Bytes of a file that is digested in less time than the way to a thread and back takes."""
+QUICKLY_DIGESTED: Final = 262_144
+"""Bytes that are digested in less time than the way to a thread and back takes."""
 _OVERHEAD: Final = 2048  # bytes of Python's objects, about
 _LARGEST_SHARE: Final = 1 / 8
 """Of the whole that one upload may take, or a few large ones would drive out all others."""

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.abandonment import taken_along
-from app.admission import Admission, admit, prepared, until
+from app.admission import Admission, admit, payload_made, prepared
 from app.handing_in import Submission, hand_in, wait
 from app.inputs import PreparedInput
 from app.rankings import check_top
 from app.results import array_of, committed, failure_of
 from app.state import AppState
 from app.stopping import Stage
-from app.submission import digested, is_small
+from app.submission import digested
 from app.uploads import Arrival
 from camserve.broker import JobRecord, Priority, State, new_job_id
 from camserve.contracts.cards import ResolvedCard
@@ -96,11 +96,9 @@ async def _submission(
         caching=caching,
     )
     tensors = {input_name(index): one.tensor for index, one in enumerate(inputs)}
-    if is_small(inputs):
-        job, payload = digested(job, tensors)
-    else:
-        async with until(admission.deadline_s):
-            job, payload = await state.on_pictures(lambda: digested(job, tensors))
+    job, payload = await payload_made(
+        state, inputs, lambda: digested(job, tensors), admission.deadline_s
+    )
     return Submission(
         job_id=new_job_id(card.name),
         job=job,

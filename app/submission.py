@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from app.admission import admit, prepared, until
+from app.admission import admit, payload_made, prepared
 from app.handing_in import Submission, hand_in
-from app.inputs import PreparedInput
 from app.layers import check_layers, reduction_layer
 from app.negotiation import PICTURES
 from app.payloads import payload_tensors
@@ -24,10 +22,7 @@ from camserve.contracts.jobs import Caching, Job, ScalarTarget
 from camserve.contracts.layers import layer_names
 from camserve.contracts.requests import ExplanationRequest
 
-__all__ = ["digested", "is_small", "picture_name", "submit"]
-
-SMALL_PAYLOAD: Final = 262_144
-"""Bytes that are put together and digested in a quarter of a millisecond."""
+__all__ = ["digested", "picture_name", "submit"]
 
 
 def digested(job: Job, tensors: dict[str, NDArray[Any]]) -> tuple[Job, bytes]:
@@ -35,11 +30,6 @@ def digested(job: Job, tensors: dict[str, NDArray[Any]]) -> tuple[Job, bytes]:
     payload = save(tensors)
     digest = hashlib.sha256(payload).hexdigest()
     return job.model_copy(update={"input_digest": digest}), payload
-
-
-def is_small(inputs: Sequence[PreparedInput]) -> bool:
-    """Whether they are digested in less time than the way to a thread and back takes."""
-    return sum(one.tensor.nbytes for one in inputs) <= SMALL_PAYLOAD
 
 
 def picture_name(index: int) -> str:
@@ -102,11 +92,9 @@ async def submit(
         check_answer(job, inputs, form, state.settings)
         return digested(job, payload_tensors(asked, inputs, state.settings))
 
-    if is_small(inputs) and _is_plain(job, form):
-        job, payload = with_payload()
-    else:
-        async with until(admission.deadline_s):
-            job, payload = await state.on_pictures(with_payload)
+    job, payload = await payload_made(
+        state, inputs, with_payload, admission.deadline_s, plain=_is_plain(job, form)
+    )
     submission = Submission(
         job_id=new_job_id(card.name),
         job=job,

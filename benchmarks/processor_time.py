@@ -4,7 +4,6 @@ than it is."""
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from typing import Self
 
@@ -21,7 +20,7 @@ class ProcessorTime:
     process, that were taken while the context lasted: as the kernel counts them."""
 
     def __init__(self, service: Running) -> None:
-        self._parts = {**service.parts(), "clients": [psutil.Process(os.getpid())]}
+        self._parts = {**service.parts(), "clients": [psutil.Process()]}
         self._before: Mapping[str, float] = {}
         self.seconds: Mapping[str, float] = {}
 

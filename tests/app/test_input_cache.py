@@ -13,7 +13,7 @@ from PIL import Image
 
 from app import admission
 from app.documents import Upload
-from app.input_cache import SMALL_UPLOAD
+from app.input_cache import QUICKLY_DIGESTED
 from camserve.contracts.input_specs import PictureSpec
 from camserve.contracts.jobs import Job
 from tests.app.front import CARD, Front, png, prediction_of, problem, running_front
@@ -128,7 +128,7 @@ async def test_a_large_file(front: Front, prepared: list[str | None]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
-    assert len(file.getvalue()) > SMALL_UPLOAD
+    assert len(file.getvalue()) > QUICKLY_DIGESTED
     first, again = [await asked(front, file.getvalue()) for _ in range(2)]
     np.testing.assert_array_equal(first, again)
     assert len(prepared) == 1
