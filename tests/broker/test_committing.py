@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from camserve.broker import Ending, JobQueue, QueueOptions, State, keys, scripts
 from camserve.errors import QueueUnavailable
@@ -80,6 +80,27 @@ async def test_a_batch_that_is_committed_twice(queue: JobQueue, worker: WorkerMa
     assert await w.commit(endings) == [True] * 3
     assert [await queue.result(job_id) for job_id in ids] == [b"0", b"1", b"2"]
     await assert_at_rest(redis)
+
+
+async def test_only_what_had_no_room_is_sent_again(
+    queue: JobQueue, worker: WorkerMaker, monkeypatch: pytest.MonkeyPatch
+):
+    ids = [await submit(queue) for _ in range(2)]
+    w = worker()
+    endings = [Ending.finished(await begin_one(w), f"{n}".encode()) for n in range(2)]
+    trips: list[int] = []
+    send = scripts._send
+
+    async def once_without_room(redis: Redis, commands: Any) -> Any:
+        trips.append(len(commands))
+        if len(trips) > 1:
+            return await send(redis, commands)
+        return [*await send(redis, commands[:2]), OutOfMemoryError("OOM"), OutOfMemoryError("OOM")]
+
+    monkeypatch.setattr(scripts, "_send", once_without_room)
+    assert await w.commit(endings) == [True, True]
+    assert trips == [4, 2]
+    assert [await queue.result(job_id) for job_id in ids] == [b"0", b"1"]
 
 
 async def test_a_batch_that_cannot_be_committed_is_told_so(queue: JobQueue, worker: WorkerMaker):
