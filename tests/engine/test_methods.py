@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from camserve.engine import Budget, ClassIndex, Explainer, Top
+from camserve.engine.methods.gradient import grad_cam
 from camserve.vocabulary import METHODS, Method
 from tests.engine.curved import SEEDS, Curved, Relu, curved
 from tests.engine.formulas import TRUTHS, Known, truth
@@ -109,3 +113,29 @@ def test_a_row_without_targets_costs_nothing(method: Method) -> None:
     assert difference(one.map, truth(method, model, inputs[1:], 3)) <= 1e-5
     if method == "scorecam":
         assert budget.spent == 2 + 6
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many numbers the largest tensor has that memory was taken for."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, call: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {one.untyped_storage().data_ptr() for one in args if isinstance(one, Tensor)}
+        found = call(*args, **(kwargs or {}))
+        if found.untyped_storage().data_ptr() not in known:
+            self.numbers = max(self.numbers, found.untyped_storage().nbytes() // found.itemsize)
+        return found
+
+
+def test_many_targets_of_a_pooled_head_copy_no_activations() -> None:
+    """Their weights are a matrix for each row. One by one they would take a copy of all activations
+    for each target, which is several times what the head costs."""
+    dice = torch.Generator().manual_seed(0)
+    activations = torch.randn(3, 16, 7, 7, generator=dice)
+    slopes = torch.randn(50, 3, 16, 1, 1, generator=dice)
+    with LargestTensor() as largest:
+        maps = grad_cam(activations, slopes.expand(50, 3, 16, 7, 7))
+    assert largest.numbers <= 50 * 3 * 7 * 7
+    expected = torch.einsum("tnk,nkyx->tnyx", slopes[..., 0, 0], activations)
+    assert difference(maps, expected) <= 1e-6

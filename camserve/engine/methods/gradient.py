@@ -8,6 +8,7 @@ when the shapes differ. w_k is the weight of channel k, a mean or sum runs over 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from camserve.errors import ShapeMismatch
@@ -69,5 +70,8 @@ def _lead(activations: Tensor, gradients: Tensor) -> int:
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
     """sum over k of weights (..., N, K) times activations (N, K, *S): (..., N, *S)."""
-    maps = weights.unsqueeze(-2) @ activations.flatten(2)  # (..., N, 1, prod S)
+    of_rows = weights.flatten(end_dim=-3) if weights.ndim > 2 else weights.unsqueeze(0)
+    # a matrix of targets for each row: one vector for each would read, and copy, all activations
+    # once a target
+    maps = torch.bmm(of_rows.transpose(0, 1), activations.flatten(2)).transpose(0, 1)
     return maps.reshape(*weights.shape[:-1], *activations.shape[2:])
