@@ -12,9 +12,9 @@ from camserve.errors import QueueUnavailable
 from workers.pacing import Pacing
 from workers.staging import Staged, Staging
 
-__all__ = ["Ahead"]
+__all__ = ["FIRST_LOOK_S", "Ahead"]
 
-FIRST_LOOK_S = 0.005  # after a look that found no full batch; then twice as long each time
+FIRST_LOOK_S = 0.005  # after a claim or a look that found no full batch; then twice as long
 HOLD_S = 5.0  # longest time that jobs are held for a device which does not get free
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from camserve.broker import Begun, Claim, WorkerQueue
 from camserve.errors import QueueUnavailable
-from workers.ahead import Ahead
+from workers.ahead import FIRST_LOOK_S, Ahead
 from workers.computing import GIVE_WAY_S, Computing
 from workers.device_thread import DeviceThread
 from workers.failures import failure_of
@@ -131,8 +131,12 @@ class Batches:
             return
         computing = asyncio.create_task(self._computing.run(resident, work))
         await self._thread.has_started_next(GIVE_WAY_S)
-        self._held.announce(held)
         try:
+            if sum(begun.claim.weight for begun in held) < self._max_batch:
+                # it took all that waited, and may be done in a moment: what else is to be done
+                # would hold the interpreter, which the thread that computes needs again and again
+                await self._pacing.until(computing, FIRST_LOOK_S)
+            self._held.announce(held)
             if self._computing.is_short(work):
                 await self._ahead.prepare(computing)
         finally:

@@ -97,18 +97,10 @@ class HeldJobs:
         return job
 
     def announce(self, begun: Iterable[Begun]) -> None:
-        """Log that jobs have begun, if they were read. It may come after their start."""
+        """Log that jobs have begun, if they were read. It may come after their start; of those that
+        end before it comes, their end tells."""
         for trace in self.traces(begun):
-            with trace.current():
-                how = {
-                    "kind": trace.job.kind,
-                    "attempt": trace.begun.attempts,
-                    "queued_ms": trace.begun.queued_ms,
-                }
-                if trace.begun.redelivered:
-                    logger.warning("job begun again: an earlier attempt vanished", **how)
-                else:
-                    logger.info("job begun", **how)
+            _announce(trace)
 
     def traces(self, begun: Iterable[Begun]) -> list[JobTrace]:
         """Of jobs that were read and are not committed."""
@@ -132,6 +124,8 @@ class HeldJobs:
                     if isinstance(reply, Exception):
                         fail(span, reply)
             for one, outcome, trace, reply in zip(begun, outcomes, traces, committed, strict=True):
+                if trace:
+                    _announce(trace)
                 with trace.current() if trace else nullcontext():
                     self._tell(one, outcome, committed=reply)
         finally:
@@ -187,6 +181,23 @@ def _ending(begun: Begun, outcome: Outcome, job: Job | None) -> Ending:
     if outcome.code is ErrorCode.CANCELED:
         return Ending.dropped(begun)
     return Ending.failed(begun, outcome.model_dump_json().encode())
+
+
+def _announce(trace: JobTrace) -> None:
+    """Once."""
+    if trace.is_announced:
+        return
+    trace.is_announced = True
+    how = {
+        "kind": trace.job.kind,
+        "attempt": trace.begun.attempts,
+        "queued_ms": trace.begun.queued_ms,
+    }
+    with trace.current():
+        if trace.begun.redelivered:
+            logger.warning("job begun again: an earlier attempt vanished", **how)
+        else:
+            logger.info("job begun", **how)
 
 
 def _log_end(begun: Begun, outcome: Outcome, *, committed: bool) -> None:

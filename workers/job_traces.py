@@ -26,11 +26,13 @@ class JobTrace:
     """From the job's beginning here to its commit.
 
     span: `process`, of the trace of the request that handed the job in; its sibling `queue` is the
-    wait before it. Neither is recorded where the request's was not.
+    wait before it. Neither is recorded where the request's was not. is_announced: whether the logs
+    tell that it has begun.
     """
 
     def __init__(self, begun: Begun, job: Job) -> None:
         self.job_id, self.begun, self.job = begun.job_id, begun, job
+        self.is_announced = False
         request = context_of(job.trace)
         attributes: dict[str, AttributeValue] = {
             "messaging.system": "redis",
