@@ -21,6 +21,7 @@ __all__ = ["Execution", "exact", "executions", "optimised"]
 
 BATCH: Final = 8  # what a worker computes at once
 COMPILE_LIMIT_S: Final = 300
+BFLOAT16: Final = frozenset({"avx512_bf16", "amx_bf16"})  # instructions for it
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Execution:
     def is_fast_here(self) -> bool:
         """Whether the processor has instructions for this precision; it is not slow for want of
         our work where it has none."""
-        return self.precision == "float32" or "amx_bf16" in instructions()
+        return self.precision == "float32" or bool(BFLOAT16 & set(instructions()))
 
     @property
     def title(self) -> str:

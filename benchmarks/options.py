@@ -36,6 +36,13 @@ class Options:
             "optimization": "fold" if self.tiny else "compile",
         }
 
+    @property
+    def several_workers(self) -> tuple[int, int]:
+        """How many workers on the CPU, and of how many threads each, as docs/operating.md advises
+        where clients keep all cores busy."""
+        workers = min(self.threads, 4)
+        return workers, self.threads // workers
+
     def lasting(self, seconds: float) -> float:
         """How long to measure what takes `seconds` in a whole run."""
         return 0.3 if self.tiny else seconds / 4 if self.quick else seconds

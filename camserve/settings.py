@@ -214,7 +214,9 @@ class Settings(BaseSettings):
         "device; least recently used out first; 0: none. See operating.md.",
     )
     devices: CommaSeparated = Field(
-        ("auto",), description="`auto` (all GPUs, else the CPU), or a list: `cpu`, `cuda:0,cuda:1`."
+        ("auto",),
+        description="`auto` (all GPUs, else the CPU), or a list, of a worker each: `cpu`, "
+        "`cuda:0,cuda:1`, `cpu,cpu`. See operating.md.",
     )
     max_batch: Count = Field(
         8, description="Inputs, or variants of one, that share one forward pass."

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from redis.asyncio import Redis
 
@@ -56,11 +56,15 @@ class Supervisor:
             self._hurried.set()
         self.stop()
 
-    async def run(self, devices: Iterable[str]) -> None:
+    async def run(self, devices: Sequence[str]) -> None:
         """Returns when all children have drained, or were killed after `drain_s`."""
         await self._judge({})  # what a supervisor before this one left behind
         with Lifeline() as lifeline:
-            keepers = [asyncio.create_task(self._keep(device, lifeline)) for device in devices]
+            environment = _waiting(devices) | os.environ | lifeline.environment
+            keepers = [
+                asyncio.create_task(self._keep(device, environment, lifeline.fds))
+                for device in devices
+            ]
             stop = asyncio.create_task(self._stopping.wait())
             # a keeper ends before the stop only by an error of ours: then nothing is kept
             await asyncio.wait([stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
@@ -85,7 +89,7 @@ class Supervisor:
             hurried.cancel()
             ended.cancel()
 
-    async def _keep(self, device: str, lifeline: Lifeline) -> None:
+    async def _keep(self, device: str, environment: Mapping[str, str], fds: Iterable[int]) -> None:
         """Start a child, wait for its end, hand its jobs on; again, with back-off."""
         clock = asyncio.get_running_loop()
         back_off_s = FIRST_BACK_OFF_S
@@ -93,7 +97,7 @@ class Supervisor:
             worker = f"{socket.gethostname()}-{device}-{secrets.token_hex(4)}"
             started_s = clock.time()
             try:
-                how = await self._run_child(worker, device, lifeline)
+                how = await self._run_child(worker, device, environment, fds)
             except OSError as error:  # no memory or no process left on this machine
                 how = f"{error.strerror}"
             await self._judge({worker: None if self._stopping.is_set() else how})
@@ -108,15 +112,17 @@ class Supervisor:
             await self._pause(back_off_s)
             back_off_s = min(back_off_s * 2, LAST_BACK_OFF_S)
 
-    async def _run_child(self, worker: str, device: str, lifeline: Lifeline) -> str:
+    async def _run_child(
+        self, worker: str, device: str, environment: Mapping[str, str], fds: Iterable[int]
+    ) -> str:
         """One life of a child; returns how it ended."""
         limits = self._settings
         with Pulse(start_s=limits.load_time_limit_s, silence_s=limits.lease_s) as pulse:
             child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "workers.child"),
                 *("--device", device, "--worker", worker, "--pulse", f"{pulse.fd}"),
-                pass_fds=(*lifeline.fds, pulse.fd),
-                env=os.environ | lifeline.environment,
+                pass_fds=(*fds, pulse.fd),
+                env=environment,
             )
             pulse.child_has_it()
             self._children[worker] = child
@@ -192,6 +198,16 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+def _waiting(devices: Iterable[str]) -> dict[str, str]:
+    """How the threads that compute wait for each other, unless whoever started us says it.
+
+    By default they spin, which is soonest where each has a core. Those of several workers on the
+    CPU share the cores: one that spins keeps another from what all of its team wait for.
+    """
+    share_cores = sum(device == "cpu" for device in devices) > 1
+    return {"OMP_WAIT_POLICY": "PASSIVE"} if share_cores else {}
 
 
 async def _kill_when_frozen(worker: str, child: asyncio.subprocess.Process, pulse: Pulse) -> None:

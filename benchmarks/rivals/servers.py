@@ -3,7 +3,8 @@
 Each has the same network, weights, pictures, preprocessing and number of CPU threads, runs alone,
 and is tuned as its documentation advises (see the files of `inside/`). Each answers the map of one
 class: as a .npy file of 224 x 224, or as its protocol has it. Nothing is measured before the answer
-is our map. What uses a cache of ours is left out: our requests say `Cache-Control: no-cache`.
+is our map. What uses a cache of ours is left out: our requests say `Cache-Control: no-cache`. Our
+workers come in two arrangements, as those of others do; what counts is the better one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,13 @@ def measure(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = saved(network_for(options), folder / "model")
-        ours, expected = _ours(model, pictures, options)
-        yield from _told("camserve", ours)
+        ours: dict[int, Load] = {}
+        for arrangement, settings in _arrangements(options).items():
+            loads, expected = _ours(model, pictures, options, settings)
+            yield from _told(arrangement, loads)
+            ours = {
+                each: max(ours.get(each, loads[each]), loads[each], key=_per_s) for each in loads
+            }
         best: dict[int, float] = dict.fromkeys(CLIENTS, 0.0)
         for server in SERVERS:
             try:
@@ -143,13 +149,27 @@ def measure(options: Options) -> Iterator[Row]:
         )
 
 
+def _per_s(load: Load) -> float:
+    return load.per_s
+
+
+def _arrangements(options: Options) -> dict[str, dict[str, str | int]]:
+    """Our settings: as we come, and as docs/operating.md advises those whose cores are all busy."""
+    workers, threads = options.several_workers
+    known: dict[str, dict[str, str | int]] = {"camserve": {}}
+    if workers > 1:
+        devices = ",".join(["cpu"] * workers)
+        known[f"camserve, {workers} workers"] = {"devices": devices, "threads": threads}
+    return known
+
+
 def _ours(
-    model: Path, pictures: Sequence[bytes], options: Options
+    model: Path, pictures: Sequence[bytes], options: Options, settings: Mapping[str, str | int]
 ) -> tuple[dict[int, Load], Tensor]:
     """Our loads, and our signed map of the first picture at the feature layer's size."""
     path = explain_path("npy&size=224", CLASS_INDEX)
     signed = explain_path("npy&convention=captum&size=feature", CLASS_INDEX)
-    with running(model, **options.settings) as service:
+    with running(model, **(options.settings | dict(settings))) as service:
         expected = npy(asyncio.run(ask(service.port, request(signed, pictures[0]))).body)
         return _loads(
             service.port, [request(path, one, **FRESH) for one in pictures], options
