@@ -64,7 +64,7 @@ def _costs(
         "forward": partial(timed, partial(_forward, model, inputs))
     }
     for execution in known:
-        for classes in numbers if execution.name == "exact" else numbers[:1]:
+        for classes in numbers if execution.precision == "float32" else numbers[:1]:
             explain = partial(_explain, execution, inputs, asked[classes])
             runs[f"{execution.name} {classes}"] = partial(timed, explain)
     turns = in_turns(runs, budget_s=options.lasting(6))
@@ -76,9 +76,12 @@ def _costs(
         yield turns.ratio(
             f"{what}: {execution.title} / forward", f"{execution.name} 1", "forward", target
         )
-    for classes in numbers[1:]:
-        target = MORE_CLASSES[classes] if marked else None
-        yield turns.ratio(f"{what}: {classes} classes / 1", f"exact {classes}", "exact 1", target)
+    for execution in (one for one in known if one.precision == "float32"):
+        for classes in numbers[1:]:
+            target = MORE_CLASSES[classes] if marked else None
+            name = execution.name
+            title = f"{what}: {name}, {classes} classes / 1"
+            yield turns.ratio(title, f"{name} {classes}", f"{name} 1", target)
 
 
 def _errors(name: str, known: Sequence[Execution], inputs: Tensor) -> Iterator[Figure]:

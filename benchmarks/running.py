@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -111,7 +112,9 @@ def running(model: Path, **settings: str | int) -> Iterator[Running]:
         try:
             await_answer(port, "/readyz", process, log)
             if settings.get("optimization") != "none":
-                await_answer(port, f"/v1/models/{MODEL}", process, log, is_optimised)
+                workers = str(settings.get("devices", "")).count(",") + 1
+                suits = partial(is_optimised, log=log, workers=workers)
+                await_answer(port, f"/v1/models/{MODEL}", process, log, suits)
             found = Running(port, psutil.Process(process.pid))
             found.await_rest()
             yield found
@@ -143,10 +146,11 @@ def await_answer(
     raise RuntimeError(f"the service did not start:\n{log.read_text(errors='replace')[-3000:]}")
 
 
-def is_optimised(card: bytes) -> bool:
-    """Whether the worker has found how it runs the network, or that it runs it as it is."""
+def is_optimised(card: bytes, log: Path, workers: int) -> bool:
+    """Whether so many workers have found how they run the network, or that it is run as it is."""
     known = json.loads(card)
-    return bool(known["optimizations"] or known["undivided"])
+    found = log.read_text(errors="replace").count(f"model {MODEL} runs ")
+    return bool(known["undivided"] or (known["optimizations"] and found >= workers))
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ from camserve.engine.execution.execution import Execution, RunBackbone
 from camserve.engine.execution.split import split_network
 from camserve.engine.execution.tracing import NotSplittable
 from camserve.engine.execution.verification import Verification
+from camserve.engine.fair_lock import FairLock
 from camserve.engine.head import ordinary_autograd
 from camserve.engine.introspection import FeatureTap, introspect
 from camserve.engine.layouts import Extent, Layout, from_channels_first
@@ -78,7 +78,7 @@ class Explainer:
         output_scores: OutputScores | None = None,
         quantization: Literal["int8"] | None = None,
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock = FairLock()
         self._recurrence = PlainRecurrence()
         self._model = model
         labels = labels_of(probe, input_format)
