@@ -49,7 +49,7 @@ openapi: $(VENV)/.dev ## Write openapi/openapi.json from the code
 layers: $(VENV)/.dev ## Write docs/layers.md, the table of automatically chosen layers
 	$(BIN)/python -m tests.engine.layer_table
 
-bench: $(VENV)/.dev ## Measure all that is claimed; BENCH=--quick: the short form, some 15 minutes
+bench: $(VENV)/.dev ## Measure all that is claimed; BENCH=--quick: the short form, some 20 minutes
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove the virtual environment, caches and the private server's data
