@@ -39,13 +39,14 @@ def await_waiting(lock: FairLock, count: int) -> None:
 
 def test_a_job_waits_for_one_run_of_a_measurement_and_not_for_all_of_them() -> None:
     """The thread that measures asks for the replica again as soon as it has let it go."""
-    explainer = Explainer(randomised(ResNetLike()), PROBE)
+    model = randomised(ResNetLike())
+    explainer = Explainer(model, PROBE)
     is_measuring, order = threading.Event(), list[str]()
+    model.register_forward_pre_hook(lambda *_: order.append("job"))
 
     def job() -> None:
         is_measuring.wait(60)
         explainer.output(PROBE)
-        order.append("job")
 
     def run(_: Tensor) -> tuple[Tensor, ...]:
         is_measuring.set()
