@@ -27,9 +27,10 @@ class Usage:
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     keys: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     _started_s: float = field(default_factory=time.monotonic)
+    _looked_s: float = 0.0
 
     def look(self) -> None:
-        at_s = time.monotonic() - self._started_s
+        self._looked_s = at_s = time.monotonic() - self._started_s
         for host in self.scene.hosts:
             for one in host.family():
                 name = f"{host.name} {one.pid}"
@@ -38,6 +39,10 @@ class Usage:
         self.memory["redis"].append((at_s, resident / 1e6))
         for kind, count in _keys(self.scene.store).items():
             self.keys[kind].append((at_s, count))
+
+    def lasts(self, series: list[tuple[float, float]]) -> bool:
+        """Whether it was there at the last look: a compiler, which grows, is there for a minute."""
+        return series[-1][0] == self._looked_s
 
     @staticmethod
     def growth(series: list[tuple[float, float]]) -> tuple[float, float]:
