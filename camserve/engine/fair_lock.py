@@ -16,34 +16,22 @@ class FairLock:
     """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._is_held = False
-        self._waiting: deque[threading.Lock] = deque()
+        self._changed = threading.Condition()
+        self._line: deque[object] = deque()
+        """Whoever holds it, then those who wait."""
 
     def __enter__(self) -> None:
-        with self._guard:
-            if not self._is_held:
-                self._is_held = True
-                return
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        try:
-            turn.acquire()  # whoever leaves lets it go, and is no longer the holder
-        except BaseException:  # as by Ctrl-C
-            with self._guard:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-                else:
-                    self._hand_on()
-            raise
+        turn = object()
+        with self._changed:
+            self._line.append(turn)
+            try:
+                self._changed.wait_for(lambda: self._line[0] is turn)
+            except BaseException:  # as by Ctrl-C
+                self._line.remove(turn)
+                self._changed.notify_all()
+                raise
 
     def __exit__(self, *_: object) -> None:
-        with self._guard:
-            self._hand_on()
-
-    def _hand_on(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().release()
-        else:
-            self._is_held = False
+        with self._changed:
+            self._line.popleft()
+            self._changed.notify_all()

@@ -70,7 +70,7 @@ def _lead(activations: Tensor, gradients: Tensor) -> int:
 
 def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
     """sum over k of weights (..., N, K) times activations (N, K, *S): (..., N, *S)."""
-    of_rows = weights.flatten(end_dim=-3) if weights.ndim > 2 else weights.unsqueeze(0)
+    of_rows = weights.reshape(-1, *weights.shape[-2:])  # (T, N, K)
     # a matrix of targets for each row: one vector for each would read, and copy, all activations
     # once a target
     maps = torch.bmm(of_rows.transpose(0, 1), activations.flatten(2)).transpose(0, 1)
